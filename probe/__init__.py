@@ -1,0 +1,1 @@
+"""fleetpulse's prober: which replicas of the fleet can serve, right now."""

@@ -1,0 +1,446 @@
+"""The contract on the bus, version 1: what is written, under which key, for how long.
+
+Both daemons speak only through these types and keys; nothing else is shared between them.
+Reading is liberal (unknown fields are ignored), writing is strict, and an entry that cannot be
+used raises a `WireError` naming the field, so that its reader can skip and count it.
+
+Times on the wire are seconds of the bus's own clock (`TIME`), never of a process.
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Annotated, Final, Literal, NamedTuple, NewType, TypeVar
+from zlib import crc32
+
+import msgspec
+
+from probe.errors import MalformedEntry, UnknownVersion, WireError
+
+SCHEMA_VERSION: Final = 1
+PARTITIONS: Final = 64
+
+TARGET_TTL_S: Final = 3600
+"""A target outlives a controller restart by an hour (R-45)."""
+STATUS_TTL_FLOOR_S: Final = 120
+"""Below this a slow prober would look like a dead one."""
+HEARTBEAT_TTL_S: Final = 15
+"""Three missed heartbeats of 5 s."""
+CHANGES_MAX_LENGTH: Final = 100_000
+DETAIL_MAX_CHARS: Final = 200
+INTERVAL_MAX_S: Final = 1200
+"""A third of the target's TTL, so that a target is visited before it expires."""
+
+STATUS_MIN: Final = 100
+STATUS_MAX: Final = 999
+"""HTTP has three digits; what a server may say is wider than what is registered."""
+
+ReplicaId = NewType("ReplicaId", str)
+"""A UUID in canonical lower case; the same id is `route_id` in the controller's database."""
+
+_UUID = r"\A[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z"
+_PATH = r"\A/[!-~]*\Z"  # \Z, not $: `$` also accepts a trailing newline
+_HOST = r"\A[0-9A-Za-z._:-]{1,253}\Z"
+_HEADER_NAME = r"\A[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}\Z"
+_AUTHORITY = r"\A[0-9A-Za-z._:\[\]-]{1,255}\Z"
+
+
+class OutcomeKind(StrEnum):
+    """What one probe is worth as evidence."""
+
+    PASSED = "passed"
+    """The replica answered as its target expects."""
+    FAILED = "failed"
+    """The replica, or the way to it, did not do as its target expects."""
+    PROBE_ERROR = "probe_error"
+    """The prober itself could not ask: no evidence, no counter moves."""
+
+
+class Layer(StrEnum):
+    """How far a probe came before its reason was found."""
+
+    NAME = "name"
+    CONNECT = "connect"
+    TLS = "tls"
+    RESPONSE = "response"
+    CONTENT = "content"
+    POLICY = "policy"
+    LOCAL = "local"
+
+
+class Reason(StrEnum):
+    """Why a probe ended as it did: a closed set, safe as a metric label."""
+
+    OK = "OK"
+    DNS_FAILED = "DNS_FAILED"
+    DNS_TIMEOUT = "DNS_TIMEOUT"
+    CONNECT_REFUSED = "CONNECT_REFUSED"
+    CONNECT_TIMEOUT = "CONNECT_TIMEOUT"
+    CONNECT_UNREACHABLE = "CONNECT_UNREACHABLE"
+    CONNECT_RESET = "CONNECT_RESET"
+    TLS_HANDSHAKE = "TLS_HANDSHAKE"
+    TLS_CERTIFICATE = "TLS_CERTIFICATE"
+    TLS_EXPIRED = "TLS_EXPIRED"
+    RESPONSE_TIMEOUT = "RESPONSE_TIMEOUT"
+    RESPONSE_CLOSED = "RESPONSE_CLOSED"
+    RESPONSE_MALFORMED = "RESPONSE_MALFORMED"
+    RESPONSE_TOO_LARGE = "RESPONSE_TOO_LARGE"
+    STATUS_UNEXPECTED = "STATUS_UNEXPECTED"
+    BODY_MISMATCH = "BODY_MISMATCH"
+    REDIRECT_REFUSED = "REDIRECT_REFUSED"
+    AUTH_REJECTED = "AUTH_REJECTED"
+    STALLED = "STALLED"
+    POLICY_DENIED = "POLICY_DENIED"
+    LOCAL_FDS = "LOCAL_FDS"
+    LOCAL_PORTS = "LOCAL_PORTS"
+    LOCAL_LAG = "LOCAL_LAG"
+    LOCAL_NETWORK = "LOCAL_NETWORK"
+
+
+class ReasonEntry(NamedTuple):
+    """One row of the reason table."""
+
+    layer: Layer
+    kind: OutcomeKind
+    sentence: str
+
+
+_PASSED, _FAILED, _ERROR = OutcomeKind.PASSED, OutcomeKind.FAILED, OutcomeKind.PROBE_ERROR
+
+REASONS: Final[Mapping[Reason, ReasonEntry]] = MappingProxyType(
+    {
+        Reason.OK: ReasonEntry(Layer.CONTENT, _PASSED, "answered as expected"),
+        Reason.DNS_FAILED: ReasonEntry(Layer.NAME, _FAILED, "the host name does not resolve"),
+        Reason.DNS_TIMEOUT: ReasonEntry(Layer.NAME, _ERROR, "the resolver did not answer"),
+        Reason.CONNECT_REFUSED: ReasonEntry(
+            Layer.CONNECT, _FAILED, "nothing listens on the port: starting, or exited"
+        ),
+        Reason.CONNECT_TIMEOUT: ReasonEntry(
+            Layer.CONNECT, _FAILED, "no answer to the connection: host down, or packets dropped"
+        ),
+        Reason.CONNECT_UNREACHABLE: ReasonEntry(
+            Layer.CONNECT, _FAILED, "the network has no way to the host"
+        ),
+        Reason.CONNECT_RESET: ReasonEntry(
+            Layer.CONNECT, _FAILED, "the connection was reset by the other side"
+        ),
+        Reason.TLS_HANDSHAKE: ReasonEntry(Layer.TLS, _FAILED, "the TLS handshake failed"),
+        Reason.TLS_CERTIFICATE: ReasonEntry(
+            Layer.TLS, _FAILED, "the certificate is not valid for this host or authority"
+        ),
+        Reason.TLS_EXPIRED: ReasonEntry(
+            Layer.TLS, _FAILED, "the certificate has expired, or is not valid yet"
+        ),
+        Reason.RESPONSE_TIMEOUT: ReasonEntry(
+            Layer.RESPONSE, _FAILED, "no complete reply in time: busy, or hung"
+        ),
+        Reason.RESPONSE_CLOSED: ReasonEntry(
+            Layer.RESPONSE, _FAILED, "the connection was closed before a complete reply"
+        ),
+        Reason.RESPONSE_MALFORMED: ReasonEntry(Layer.RESPONSE, _FAILED, "the reply is not HTTP/1"),
+        Reason.RESPONSE_TOO_LARGE: ReasonEntry(
+            Layer.RESPONSE, _FAILED, "the reply is larger than a probe may read"
+        ),
+        Reason.STATUS_UNEXPECTED: ReasonEntry(
+            Layer.CONTENT, _FAILED, "the status code is not among the expected ones"
+        ),
+        Reason.BODY_MISMATCH: ReasonEntry(Layer.CONTENT, _FAILED, "the body is not as expected"),
+        Reason.REDIRECT_REFUSED: ReasonEntry(
+            Layer.CONTENT, _FAILED, "answered with a redirect, which a probe never follows"
+        ),
+        Reason.AUTH_REJECTED: ReasonEntry(
+            Layer.CONTENT, _FAILED, "answered 401 or 403: check the probe's credentials or path"
+        ),
+        Reason.STALLED: ReasonEntry(
+            Layer.CONTENT, _FAILED, "alive, but its engine makes no progress"
+        ),
+        Reason.POLICY_DENIED: ReasonEntry(
+            Layer.POLICY, _ERROR, "the address is not allowed: see --allow"
+        ),
+        Reason.LOCAL_FDS: ReasonEntry(
+            Layer.LOCAL, _ERROR, "the prober has no file descriptor left: raise its limit"
+        ),
+        Reason.LOCAL_PORTS: ReasonEntry(
+            Layer.LOCAL, _ERROR, "the prober's host has no local port left"
+        ),
+        Reason.LOCAL_LAG: ReasonEntry(
+            Layer.LOCAL, _ERROR, "the prober itself was late: it needs more CPU"
+        ),
+        Reason.LOCAL_NETWORK: ReasonEntry(Layer.LOCAL, _ERROR, "the prober's own network is down"),
+    }
+)
+
+
+class TlsOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How to speak TLS to one replica; files and names are resolved on the prober."""
+
+    verify: bool = True
+    ca_file: str | None = None
+    client_certificate_file: str | None = None
+    server_name: str | None = None
+
+
+_Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class ReplicaProbeTarget(
+    msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag_field="v", tag=SCHEMA_VERSION
+):
+    """What the prober needs to check one replica.
+
+    Written by the controller to `route_probe:{replica_id}` with `TARGET_TTL_S`.
+    `headers` maps names to references (`env:NAME` or `file:/path`) that the prober resolves:
+    a secret's value never travels on the bus.
+    """
+
+    replica_id: Annotated[ReplicaId, msgspec.Meta(pattern=_UUID)]
+    replica_host: Annotated[str, msgspec.Meta(pattern=_HOST)]
+    inference_port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    health_path: Annotated[str, msgspec.Meta(pattern=_PATH, max_length=2048)]
+    scheme: Literal["http", "https"] = "http"
+    method: Literal["GET", "HEAD"] = "GET"
+    interval_s: Annotated[float, msgspec.Meta(ge=0.1, le=INTERVAL_MAX_S)] = 10.0
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=600)] = 15.0
+    connect_timeout_s: _Seconds = 5.0
+    expected_status: Annotated[str, msgspec.Meta(max_length=128)] = "200-299"
+    max_retries: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
+    healthy_threshold: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
+    checks: str | tuple[str, ...] = "http"
+    host_header: Annotated[str, msgspec.Meta(pattern=_AUTHORITY)] | None = None
+    headers: dict[Annotated[str, msgspec.Meta(pattern=_HEADER_NAME)], str] = msgspec.field(
+        default_factory=dict
+    )
+    tls: TlsOptions | None = None
+    http2: bool = False
+    deployment: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    generation: int = 0
+
+
+class Phases(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """Where the time of one probe went, in milliseconds; 0 where a phase did not happen."""
+
+    slot_wait: float = 0.0
+    resolve: float = 0.0
+    connect: float = 0.0
+    tls: float = 0.0
+    first_byte: float = 0.0
+    transfer: float = 0.0
+
+
+class ReplicaHealthStatus(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=SCHEMA_VERSION
+):
+    """What the prober found about one replica.
+
+    Written by the prober to `route_health:{replica_id}` with `status_ttl_s(interval_s)`.
+    `healthy` is the verdict after thresholds; `outcome` and `reason` tell of the last probe
+    alone. `seq` grows with every write: a status whose `seq` stands still is stale, whatever
+    its time to live says.
+    """
+
+    replica_id: ReplicaId
+    healthy: bool
+    outcome: OutcomeKind
+    reason: Reason
+    detail: str = ""
+    http_status: int = 0
+    latency_ms: float = 0.0
+    phases_ms: Phases = Phases()
+    consecutive_failures: int = 0
+    consecutive_successes: int = 0
+    last_check: float = 0.0
+    changed_at: float = 0.0
+    prober: str = ""
+    generation: int = 0
+    seq: int = 0
+
+
+class ProberHeartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=SCHEMA_VERSION):
+    """What one prober says of itself every 5 s, with `HEARTBEAT_TTL_S`.
+
+    `partitions` lists what it owns; the controller reads a missing status as DEGRADED only
+    where a living prober covers the replica's partition.
+    """
+
+    instance: str
+    partitions: tuple[int, ...]
+    targets: int
+    probes_per_second: float
+    loop_lag_ms: float
+    version: str
+    started_at: float
+    at: float
+
+
+class HealthChange(msgspec.Struct, frozen=True, kw_only=True):
+    """One verdict change, as a stream entry: wakes the controller's classification."""
+
+    replica_id: ReplicaId
+    healthy: bool
+    reason: Reason
+    seq: int = 0
+
+
+class Keys:
+    """The names of our keys on one bus.
+
+    >>> Keys("blue:").target(ReplicaId("r"))
+    'blue:route_probe:r'
+    """
+
+    __slots__ = ("changes", "epoch", "partitions", "prefix", "probers", "versions")
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+        self.versions = f"{prefix}route_probe_versions"
+        self.changes = f"{prefix}route_health_changes"
+        self.epoch = f"{prefix}bus_epoch"
+        self.probers = f"{prefix}probers"
+        self.partitions = f"{prefix}route_probe_partitions"
+
+    def target(self, replica_id: ReplicaId) -> str:
+        """Name the target of one replica."""
+        return f"{self.prefix}route_probe:{replica_id}"
+
+    def status(self, replica_id: ReplicaId) -> str:
+        """Name the status of one replica."""
+        return f"{self.prefix}route_health:{replica_id}"
+
+    def index(self, partition: int) -> str:
+        """Name the sorted set of one partition's targets, scored by expiry (bus seconds)."""
+        return f"{self.prefix}route_probe_index:{partition}"
+
+    def heartbeat(self, instance: str) -> str:
+        """Name the heartbeat of one prober."""
+        return f"{self.prefix}prober:{instance}"
+
+
+def partition_of(replica_id: ReplicaId) -> int:
+    """Return the partition of a replica, 0 to 63, the same on every machine.
+
+    >>> partition_of(ReplicaId("00000000-0000-4000-8000-000000000000"))
+    23
+    """
+    return crc32(replica_id.encode()) % PARTITIONS
+
+
+def status_ttl_s(interval_s: float) -> int:
+    """Return how long a status may live: three missed probes, at least 120 s.
+
+    >>> status_ttl_s(10.0), status_ttl_s(100.0)
+    (120, 300)
+    """
+    return max(STATUS_TTL_FLOOR_S, int(3 * interval_s))
+
+
+class StatusSet:
+    """The status codes a target expects: single codes and ranges, separated by commas.
+
+    >>> 204 in StatusSet("200-299,301"), 302 in StatusSet("200-299,301")
+    (True, False)
+    """
+
+    __slots__ = ("_codes", "text")
+
+    def __init__(self, text: str) -> None:
+        """Parse `text`.
+
+        Raises:
+            MalformedEntry: if a part is neither a code nor an ascending range in 100-999.
+        """
+        self.text = text
+        codes: set[int] = set()
+        for part in text.split(","):
+            low, dash, high = part.strip().partition("-")
+            if not (low.isascii() and low.isdigit() and (not dash or high.isdigit())):
+                raise MalformedEntry(
+                    f"expected_status {text!r}: {part!r} is neither a code nor a range; "
+                    "write for example 200-299,304"
+                )
+            first, last = int(low), int(high) if dash else int(low)
+            if not STATUS_MIN <= first <= last <= STATUS_MAX:
+                raise MalformedEntry(
+                    f"expected_status {text!r}: {part!r} is not an ascending range in 100-999"
+                )
+            codes.update(range(first, last + 1))
+        self._codes = frozenset(codes)
+
+    def __contains__(self, code: int) -> bool:
+        return code in self._codes
+
+    def __repr__(self) -> str:
+        return f"StatusSet({self.text!r})"
+
+
+@lru_cache(maxsize=1024)
+def status_set(text: str) -> StatusSet:
+    """Return the parsed `text`; raises as `StatusSet` does. Parsing costs 5 us, a fleet has few."""
+    return StatusSet(text)
+
+
+class _Versioned(msgspec.Struct):
+    v: int = SCHEMA_VERSION
+
+
+_target_decoder = msgspec.json.Decoder(ReplicaProbeTarget)
+_status_decoder = msgspec.json.Decoder(ReplicaHealthStatus)
+_heartbeat_decoder = msgspec.json.Decoder(ProberHeartbeat)
+_version_decoder = msgspec.json.Decoder(_Versioned)
+_encoder = msgspec.json.Encoder()
+
+encode = _encoder.encode
+"""Encode any of the contract's structs as compact JSON; fields keep their declared order."""
+
+_Entry = TypeVar("_Entry")
+
+
+def _decode(decoder: msgspec.json.Decoder[_Entry], data: bytes | str, what: str) -> _Entry:
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _explain(data, error, what) from error
+
+
+def _explain(data: bytes | str, error: Exception, what: str) -> WireError:
+    """Tell an unknown version from a malformed entry, whatever else is wrong with it."""
+    try:
+        version = _version_decoder.decode(data).v
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        version = SCHEMA_VERSION
+    if version != SCHEMA_VERSION:
+        return UnknownVersion(f"{what} has version {version}; this program speaks {SCHEMA_VERSION}")
+    return MalformedEntry(f"{what} cannot be used: {error}")
+
+
+def decode_target(data: bytes | str) -> ReplicaProbeTarget:
+    """Decode one target.
+
+    Raises:
+        MalformedEntry: if it is not JSON, lacks a field or holds a value out of range.
+        UnknownVersion: if it is of another schema version.
+    """
+    target = _decode(_target_decoder, data, "the probe target")
+    status_set(target.expected_status)
+    return target
+
+
+def decode_status(data: bytes | str) -> ReplicaHealthStatus:
+    """Decode one status; raises as `decode_target` does."""
+    return _decode(_status_decoder, data, "the health status")
+
+
+def decode_heartbeat(data: bytes | str) -> ProberHeartbeat:
+    """Decode one heartbeat; raises as `decode_target` does."""
+    return _decode(_heartbeat_decoder, data, "the heartbeat")
+
+
+def partitions_moved(
+    known: Mapping[int, int], current: Mapping[int, int], owned: Iterable[int]
+) -> list[int]:
+    """Return the owned partitions whose version differs from the one known, in order.
+
+    >>> partitions_moved({0: 4, 1: 7}, {0: 4, 1: 8, 2: 1}, [0, 1, 2, 3])
+    [1, 2]
+    """
+    return [p for p in sorted(owned) if current.get(p) is not None and current[p] != known.get(p)]
