@@ -1,0 +1,321 @@
+"""The nouns of the control plane: deployment, revision, route, rollout, and one moment of all.
+
+Pure values. Every room decides over these; only `controller.db` turns them into rows. Times are
+integer milliseconds of the database's clock (`_ms`), the only clock that decides anything here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, NewType
+
+import msgspec
+
+DeploymentId = NewType("DeploymentId", str)
+RevisionId = NewType("RevisionId", str)
+RouteId = NewType("RouteId", str)
+"""The same UUID is `replica_id` on the bus."""
+RolloutId = NewType("RolloutId", str)
+
+
+class Lifecycle(StrEnum):
+    """Where a deployment stands."""
+
+    PENDING = "pending"
+    """Created, no revision has ever served."""
+    READY = "ready"
+    """At rest: `current` serves, replica count is kept."""
+    DEPLOYING = "deploying"
+    """A rollout moves `deploying` towards `current`; replica count is the rollout's affair."""
+    DESTROYING = "destroying"
+    """Going away: every route drains."""
+    DESTROYED = "destroyed"
+    """Gone; never comes back (R-38)."""
+
+
+class SubStep(StrEnum):
+    """Where a rollout stands, inside DEPLOYING. No strategy's name in it (R-22)."""
+
+    PROVISIONING = "provisioning"
+    PROGRESSING = "progressing"
+    AWAITING_PROMOTION = "awaiting_promotion"
+    ROLLING_BACK = "rolling_back"
+
+
+class RouteStatus(StrEnum):
+    """The lifecycle axis of a route."""
+
+    PROVISIONING = "provisioning"
+    RUNNING = "running"
+    TERMINATING = "terminating"
+    TERMINATED = "terminated"
+    """Terminal (R-34)."""
+    FAILED_TO_START = "failed_to_start"
+    """Terminal (R-34)."""
+
+
+class Stage(StrEnum):
+    """Where a route stands inside PROVISIONING or TERMINATING; cleared on leaving them (R-42)."""
+
+    PENDING = "pending"
+    STARTING = "starting"
+    WARMING_UP = "warming_up"
+    DRAINING = "draining"
+    COOLING_DOWN = "cooling_down"
+
+
+class Health(StrEnum):
+    """The health axis of a route."""
+
+    NOT_CHECKED = "not_checked"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    DEGRADED = "degraded"
+    """Nobody looked: not the same as dead, and never evicted by default (S2)."""
+
+
+class Traffic(StrEnum):
+    """The traffic axis of a route: what we want, not what the proxy has done yet."""
+
+    ACTIVE = "active"
+    INACTIVE = "inactive"
+
+
+class Strategy(StrEnum):
+    """How a deployment moves from one revision to the next."""
+
+    ROLLING = "rolling"
+
+
+class Outcome(StrEnum):
+    """How a rollout ended."""
+
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+    ABORTED = "aborted"
+    SUPERSEDED = "superseded"
+    EXPIRED = "expired"
+    FAILED = "failed"
+
+
+class HealthCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a replica of one revision is checked; copied onto each route at its creation."""
+
+    path: str
+    interval_s: Annotated[float, msgspec.Meta(ge=0.1, le=1200)] = 10.0
+    max_wait_time_s: Annotated[float, msgspec.Meta(gt=0, le=600)] = 15.0
+    expected_status_code: str = "200"
+    max_retries: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
+    healthy_threshold: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
+    initial_delay_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 60.0
+    """Grace for warming up, not a delay before the first probe."""
+
+
+Bound = Annotated[int, msgspec.Meta(ge=0)] | Annotated[str, msgspec.Meta(pattern=r"\A\d{1,3}%\Z")]
+"""A count of replicas, or a percentage of the target count."""
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a deployment may be changed. `strategy` admits only what is implemented (R-26)."""
+
+    strategy: Strategy = Strategy.ROLLING
+    surge: Bound = "50%"
+    unavailable: Bound = 0
+    min_ready_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    max_failed_replicas: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """Failed new replicas a rollout may replace; None: the larger of 3 and the target count."""
+    rollout_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 7200.0
+
+
+class RevisionSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one replica runs: resolved in full when the revision is created, never after (R-58)."""
+
+    command: tuple[str, ...] = ()
+    image: str = ""
+    environment: dict[str, str] = msgspec.field(default_factory=dict)
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
+    health_check: HealthCheck | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """One immutable version of a deployment; `number` counts from 1 within it."""
+
+    id: RevisionId
+    deployment_id: DeploymentId
+    number: int
+    spec: RevisionSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """One attempt to make a revision current."""
+
+    id: RolloutId
+    deployment_id: DeploymentId
+    revision_id: RevisionId
+    from_revision_id: RevisionId | None
+    policy: Policy
+    """As it was when the rollout began."""
+    started_at_ms: int
+    deadline_at_ms: int
+    actor: str
+    outcome: Outcome | None = None
+    ended_at_ms: int | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """A named service: how many replicas of which revision."""
+
+    id: DeploymentId
+    name: str
+    lifecycle: Lifecycle
+    sub_step: SubStep | None
+    replicas: int
+    desired_replicas: int | None
+    """Set by scaling; wins over `replicas`."""
+    policy: Policy
+    cleanup_target_statuses: frozenset[Health]
+    current: Revision | None
+    deploying: Revision | None
+    rollout: Rollout | None
+    """The one in flight; present exactly when `deploying` is."""
+    version: int
+    """Grows with every write; the compare-and-set of R-17."""
+    phase_entered_at_ms: int
+
+    @property
+    def target_count(self) -> int:
+        """Return how many ready replicas are wanted."""
+        return self.replicas if self.desired_replicas is None else self.desired_replicas
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One replica of one revision, on three axes: status (with stage), health, traffic."""
+
+    id: RouteId
+    deployment_id: DeploymentId
+    revision_id: RevisionId
+    status: RouteStatus
+    stage: Stage | None
+    health: Health
+    traffic: Traffic
+    traffic_ratio: float
+    health_check: HealthCheck | None
+    session_id: str | None
+    host: str | None
+    port: int | None
+    created_at_ms: int
+    entered_at_ms: int
+    """When status or stage last changed."""
+    ready_since_ms: int | None
+    """When the route last became ready; None while it is not."""
+    version: int
+    reason: str = ""
+
+    @property
+    def active(self) -> bool:
+        """Tell whether the route is provisioning or running."""
+        return self.status in (RouteStatus.PROVISIONING, RouteStatus.RUNNING)
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether the route can serve: the one definition everything uses."""
+        return self.status is RouteStatus.RUNNING and (
+            self.health is Health.HEALTHY or self.health_check is None
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The database at one moment: deployments that are not destroyed, routes not terminal."""
+
+    now_ms: int
+    deployments: Mapping[DeploymentId, Deployment]
+    routes: tuple[Route, ...]
+    """In order of creation."""
+    failed_counts: Mapping[RolloutId, int]
+    """Routes each rollout in flight has lost on its new side since it began."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRoute:
+    """A replica wanted."""
+
+    id: RouteId
+    deployment_id: DeploymentId
+    revision_id: RevisionId
+    traffic: Traffic
+    traffic_ratio: float
+    health_check: HealthCheck | None
+    """Required, may be None: copied from the revision (a route without one is unmanaged)."""
+    rollout_id: RolloutId | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteChange:
+    """One transition of one route; fields left at None stay as they are."""
+
+    route: Route
+    """As it was seen: its version is the compare-and-set, its state the history's 'from'."""
+    category: str
+    """The handler's name; repeats of the same change merge within it."""
+    message: str
+    error_code: str = ""
+    status: RouteStatus | None = None
+    stage: Stage | None = None
+    """Used together with `status`: a change of status without a stage clears it (R-42)."""
+    health: Health | None = None
+    traffic: Traffic | None = None
+    traffic_ratio: float | None = None
+    session_id: str | None = None
+    host: str | None = None
+    port: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentChange:
+    """One transition of one deployment."""
+
+    category: str
+    message: str
+    error_code: str = ""
+    lifecycle: Lifecycle
+    sub_step: SubStep | None = None
+    end_rollout: Outcome | None = None
+    """Ends the rollout in flight: PROMOTED moves `deploying` to `current`, all clear it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """History without a change of state: a wait, a skip, an error (R-19)."""
+
+    deployment_id: DeploymentId
+    route_id: RouteId | None
+    category: str
+    message: str
+    result: str
+    error_code: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What was decided for one deployment: applied in one transaction, whole or not at all.
+
+    The deployment's version, and that of every route named, must still be the one seen.
+    """
+
+    deployment: Deployment
+    create: tuple[NewRoute, ...] = ()
+    routes: tuple[RouteChange, ...] = ()
+    change: DeploymentChange | None = None
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Tell whether there is nothing to write."""
+        return not (self.create or self.routes or self.change or self.notes)
