@@ -15,10 +15,42 @@ from zlib import crc32
 import msgspec
 
 from probe.errors import MalformedEntry, UnknownVersion, WireError
-from probe.reasons import REASONS as REASONS
-from probe.reasons import Layer as Layer
-from probe.reasons import OutcomeKind as OutcomeKind
-from probe.reasons import Reason as Reason
+from probe.reasons import REASONS, Layer, OutcomeKind, Reason, ReasonEntry
+
+__all__ = [
+    "CHANGES_MAX_LENGTH",
+    "DETAIL_MAX_CHARS",
+    "HEARTBEAT_TTL_S",
+    "INTERVAL_MAX_S",
+    "PARTITIONS",
+    "REASONS",
+    "SCHEMA_VERSION",
+    "STATUS_MAX",
+    "STATUS_MIN",
+    "STATUS_TTL_FLOOR_S",
+    "TARGET_TTL_S",
+    "HealthChange",
+    "Keys",
+    "Layer",
+    "OutcomeKind",
+    "Phases",
+    "ProberHeartbeat",
+    "Reason",
+    "ReasonEntry",
+    "ReplicaHealthStatus",
+    "ReplicaId",
+    "ReplicaProbeTarget",
+    "StatusSet",
+    "TlsOptions",
+    "decode_heartbeat",
+    "decode_status",
+    "decode_target",
+    "encode",
+    "partition_of",
+    "partitions_moved",
+    "status_set",
+    "status_ttl_s",
+]
 
 SCHEMA_VERSION: Final = 1
 PARTITIONS: Final = 64
