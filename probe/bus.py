@@ -1,0 +1,269 @@
+"""The prober's side of the bus: targets in; statuses, heartbeats and verdict changes out.
+
+Called by the stages only. Reads answer in values, one bad entry never costs its neighbours, and
+an error of the bus is raised as `BusError`: it never looks like an absent key. Knows nothing of
+scheduling; all times here are seconds of the bus's own clock.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+from redis.asyncio import Redis
+
+from probe.bus_client import CHUNK, BusLink, connect
+from probe.bus_writes import SetEx, WriteMode, detect, queue
+from probe.errors import BusRefused, MalformedEntry, SettingsError, WireError
+from probe.wire import (
+    CHANGES_MAX_LENGTH,
+    HEARTBEAT_TTL_S,
+    PARTITIONS,
+    TARGET_TTL_S,
+    HealthChange,
+    Keys,
+    ProberHeartbeat,
+    ReplicaHealthStatus,
+    ReplicaId,
+    ReplicaProbeTarget,
+    decode_status,
+    decode_target,
+    encode,
+    partition_of,
+)
+
+__all__ = ["Poll", "ProbeBus", "Rejected", "Targets", "WriteMode", "connect"]
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """What one look at the bus tells: cheap, once a second."""
+
+    versions: dict[int, int]
+    """Partition -> change counter; a partition without targets is absent."""
+    epoch: str | None
+    """None while no controller has written one since the bus lost its memory."""
+    time_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """One entry that cannot be used; it is skipped and counted, never fatal."""
+
+    key: str
+    replica_id: str
+    """As its index has it: not necessarily a valid id."""
+    error: WireError
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The targets of the partitions asked for; each of these is a key, an empty one too."""
+
+    by_partition: dict[int, list[ReplicaProbeTarget]]
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+class ProbeBus:
+    """All that the prober says to the bus and hears from it.
+
+    Writes are shielded from cancellation and bounded by `timeout_s`. Every method raises
+    `BusUnreachable` if there is no answer in time and `BusRefused` if the answer is an error.
+    """
+
+    def __init__(
+        self,
+        client: Redis,
+        keys: Keys | None = None,
+        *,
+        write_mode: WriteMode | None = None,
+        timeout_s: float = 5.0,
+    ) -> None:
+        self._link = BusLink(client, timeout_s=timeout_s)
+        self._keys = keys or Keys()
+        self._forced_mode = write_mode
+        self._mode = write_mode
+        self.rejected_statuses = 0
+        """How many statuses `read_statuses` had to skip."""
+
+    async def hello(self) -> WriteMode:
+        """Check that the bus is laid out as this program expects; return how it is written.
+
+        The number of partitions lives as long as a target: when nobody has said it for that
+        long, no target is left to be misread.
+
+        Raises:
+            SettingsError: if the bus is laid out for another number of partitions.
+        """
+        pipeline = self._link.batch()
+        pipeline.set(self._keys.partitions, PARTITIONS, nx=True, ex=TARGET_TTL_S)
+        pipeline.get(self._keys.partitions)
+        found = _text((await self._link.write(pipeline))[1])
+        if found != str(PARTITIONS):
+            raise SettingsError(
+                f"the bus is laid out for {found} partitions, this program for {PARTITIONS}: "
+                f"use another bus or key prefix, or delete {self._keys.partitions}"
+            )
+        return await self._write_mode()
+
+    async def poll(self) -> Poll:
+        """Read the partition versions, the epoch and the time in one round trip."""
+        pipeline = self._link.batch()
+        pipeline.hgetall(self._keys.versions)
+        pipeline.get(self._keys.epoch)
+        pipeline.time()
+        versions, epoch, now = await self._link.read(pipeline)
+        return Poll(
+            versions={
+                int(partition): int(version)
+                for partition, version in versions.items()
+                if partition.isdigit() and version.isdigit()  # a foreign field moves nothing
+            },
+            epoch=None if epoch is None else _text(epoch),
+            time_s=_seconds(now),
+        )
+
+    async def read_targets(self, partitions: Iterable[int], time_s: float) -> Targets:
+        """Read every target of `partitions` that has not expired at `time_s`.
+
+        A member whose key is missing is gone: it is neither returned nor rejected.
+        """
+        wanted = list(dict.fromkeys(partitions))
+        targets = Targets({partition: [] for partition in wanted})
+        if not wanted:
+            return targets
+        pipeline = self._link.batch()
+        for partition in wanted:
+            pipeline.zrange(
+                self._keys.index(partition), f"({time_s}", "+inf", byscore=True, withscores=False
+            )
+        indexed = await self._link.read(pipeline)
+        members = [
+            (partition, _text(member))
+            for partition, found in zip(wanted, indexed, strict=True)
+            for member in found
+        ]
+        for chunk in _chunks(members):
+            keys = [self._keys.target(ReplicaId(member)) for _, member in chunk]
+            for (partition, member), key, value in zip(
+                chunk, keys, await self._mget(keys), strict=True
+            ):
+                if value is None:
+                    continue
+                try:
+                    targets.by_partition[partition].append(_target(value, member, partition))
+                except WireError as error:
+                    targets.rejected.append(Rejected(key, member, error))
+        return targets
+
+    async def read_statuses(
+        self, replica_ids: Iterable[ReplicaId]
+    ) -> dict[ReplicaId, ReplicaHealthStatus]:
+        """Read what is known of `replica_ids`; what is absent or cannot be used is left out."""
+        found: dict[ReplicaId, ReplicaHealthStatus] = {}
+        for chunk in _chunks(list(dict.fromkeys(replica_ids))):
+            values = await self._mget([self._keys.status(replica_id) for replica_id in chunk])
+            for replica_id, value in zip(chunk, values, strict=True):
+                if value is None:
+                    continue
+                try:
+                    status = decode_status(value)
+                except WireError:
+                    self.rejected_statuses += 1
+                    continue
+                found[replica_id] = status
+        return found
+
+    async def write_statuses(self, items: Sequence[SetEx]) -> float:
+        """Set every `(key, value, ttl_s)` and return the bus time, in one round trip.
+
+        On an error some of the items may be written; writing all of them again is harmless.
+        """
+        pipeline = self._link.batch()
+        queue(pipeline, items, await self._write_mode())
+        pipeline.time()
+        try:
+            replies = await self._link.write(pipeline)
+        except BusRefused:
+            self._mode = self._forced_mode  # another server may answer there now: ask again
+            raise
+        return _seconds(replies[-1])
+
+    async def heartbeat(self, beat: ProberHeartbeat) -> float:
+        """Say that this prober lives; `at` is stamped here with the bus time, and returned."""
+        clock = self._link.batch()
+        clock.time()
+        at = _seconds((await self._link.read(clock))[0])
+        pipeline = self._link.transaction()
+        pipeline.set(
+            self._keys.heartbeat(beat.instance),
+            encode(msgspec.structs.replace(beat, at=at)),
+            ex=HEARTBEAT_TTL_S,
+        )
+        pipeline.zadd(self._keys.probers, {beat.instance: at})
+        pipeline.zremrangebyscore(self._keys.probers, "-inf", at - TARGET_TTL_S)
+        pipeline.expire(self._keys.probers, TARGET_TTL_S)
+        pipeline.set(self._keys.partitions, PARTITIONS, nx=True, ex=TARGET_TTL_S)
+        pipeline.expire(self._keys.partitions, TARGET_TTL_S)
+        await self._link.write(pipeline)
+        return at
+
+    async def retire(self, instance: str) -> None:
+        """Say that this prober ends by intent, so that nobody waits for its heartbeat."""
+        pipeline = self._link.transaction()
+        pipeline.delete(self._keys.heartbeat(instance))
+        pipeline.zrem(self._keys.probers, instance)
+        await self._link.write(pipeline)
+
+    async def announce(self, changes: Sequence[HealthChange]) -> None:
+        """Append verdict changes to the stream, oldest first; no changes, no round trip."""
+        if not changes:
+            return
+        pipeline = self._link.batch()
+        for change in changes:
+            pipeline.xadd(
+                self._keys.changes,
+                {"change": encode(change)},
+                maxlen=CHANGES_MAX_LENGTH,
+                approximate=True,
+            )
+        await self._link.write(pipeline)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._link.aclose()
+
+    async def _write_mode(self) -> WriteMode:
+        if self._mode is None:
+            self._mode = await detect(self._link)
+        return self._mode
+
+    async def _mget(self, keys: list[str]) -> list[bytes | None]:
+        pipeline = self._link.batch()
+        pipeline.mget(keys)
+        values: list[bytes | None] = (await self._link.read(pipeline))[0]
+        return values
+
+
+def _target(value: bytes, member: str, partition: int) -> ReplicaProbeTarget:
+    target = decode_target(value)
+    if target.replica_id != member or partition_of(target.replica_id) != partition:
+        raise MalformedEntry(
+            f"the probe target of {target.replica_id} is indexed as {member} "
+            f"in partition {partition}"
+        )
+    return target
+
+
+def _chunks(items: list[_Item]) -> list[list[_Item]]:
+    return [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+
+
+def _seconds(time: tuple[int, int]) -> float:
+    return time[0] + time[1] / 1e6
