@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from probe.health import UNKNOWN, Outcome, Streak, Transition, observe
+from probe.reasons import OutcomeKind
 from probe.spread import SLOTS_PER_S, Spread, fraction_of
 from probe.wire import (
-    OutcomeKind,
     ReplicaHealthStatus,
     ReplicaId,
     ReplicaProbeTarget,
@@ -25,7 +25,7 @@ FIRST_PROBE_S: Final = 1.0
 """A new target is probed within a second of being read, whatever its interval (P11)."""
 
 _NOT_ARMED: Final = 1 << 62
-_NO_SEEDS: Final[Mapping[ReplicaId, ReplicaHealthStatus]] = MappingProxyType({})
+NO_SEEDS: Final[Mapping[ReplicaId, ReplicaHealthStatus]] = MappingProxyType({})
 _PROBE_ERROR: Final = OutcomeKind.PROBE_ERROR
 
 
@@ -104,3 +104,261 @@ class Changes(NamedTuple):
     changed: list[Check]
     removed: list[ReplicaId]
     retired: list[Check]
+
+
+class Scheduler:
+    """All checks of this prober. Every method is O(what it returns or touches).
+
+    `now` must not run backwards between calls of `due` and `overdue`.
+    """
+
+    __slots__ = (
+        "_alarms",
+        "_alarms_slot",
+        "_partitions",
+        "_ready",
+        "_spread",
+        "_starts",
+        "_starts_slot",
+        "missed",
+        "overlapped",
+    )
+
+    def __init__(self) -> None:
+        self._partitions: dict[int, dict[ReplicaId, Check]] = {}
+        self._spread = Spread()
+        self._starts: defaultdict[int, list[Check]] = defaultdict(list)
+        self._starts_slot = 0  # slots up to this one have been emptied
+        self._alarms: defaultdict[int, list[Check]] = defaultdict(list)
+        self._alarms_slot = 0
+        self._ready: deque[Check] = deque()  # due, but not started for want of room
+        self.overlapped = 0
+        """Starts skipped because the target's previous probe was still in flight (R-52)."""
+        self.missed = 0
+        """Starts that never were, because the prober was late by more than an interval."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self._partitions.values()))
+
+    def __iter__(self) -> Iterator[Check]:
+        for checks in self._partitions.values():
+            yield from checks.values()
+
+    @property
+    def waiting(self) -> int:
+        """How many checks are due and wait for room."""
+        return len(self._ready)
+
+    @property
+    def partitions(self) -> frozenset[int]:
+        """The partitions under watch."""
+        return frozenset(self._partitions)
+
+    def replace(
+        self,
+        partition: int,
+        targets: Iterable[ReplicaProbeTarget],
+        *,
+        now: float,
+        bus_now: float = 0.0,
+        seeds: Mapping[ReplicaId, ReplicaHealthStatus] = NO_SEEDS,
+    ) -> Changes:
+        """Make `targets` the whole content of a partition; no targets give it up.
+
+        Unchanged targets keep everything. A changed one keeps its streak, unless its generation
+        moved too: then it is another incarnation. `seeds` are the statuses found on the bus at
+        bus time `bus_now`; they are used for new targets only.
+        """
+        before = self._partitions.get(partition, {})
+        after: dict[ReplicaId, Check] = {}
+        changes = Changes([], [], [], [])
+        for replica_id, target in {target.replica_id: target for target in targets}.items():
+            old = before.get(replica_id)
+            if old is not None and old.target == target:
+                after[replica_id] = old
+                continue
+            check = after[replica_id] = Check(target)
+            if old is None:
+                seed = seeds.get(replica_id)
+                fresh = seed is not None and _seeded(check, seed, now=now, bus_now=bus_now)
+                changes.added.append(check)
+            else:
+                fresh = False
+                _inherit(check, old)
+                changes.changed.append(check)
+            self._enter(check, now, in_phase=fresh)
+        for replica_id, old in before.items():
+            if after.get(replica_id) is not old:
+                self._retire(old)
+                changes.retired.append(old)
+                if replica_id not in after:
+                    changes.removed.append(replica_id)
+        if after:
+            self._partitions[partition] = after
+        else:
+            self._partitions.pop(partition, None)
+        return changes
+
+    def due(self, now: float, limit: int) -> list[Check]:
+        """Mark as in flight, and return, the checks to start now: at most `limit`, oldest first.
+
+        What the limit holds back stays due. A check still in flight is skipped and counted.
+        """
+        slot = int(now * SLOTS_PER_S)
+        ready = self._ready
+        for checks in _emptied(self._starts, self._starts_slot, slot):
+            ready.extend(checks)
+        self._starts_slot = max(slot, self._starts_slot)
+        started: list[Check] = []
+        while ready and len(started) < limit:
+            check = ready.popleft()
+            if check.removed:
+                continue
+            due_at = check.next_due
+            next_due = due_at + check.interval_s
+            if check.joining or next_due <= now:
+                next_due = self._back_in_phase(check, now)
+            check.next_due = next_due
+            self._starts[int(next_due * SLOTS_PER_S) + 1].append(check)
+            if check.in_flight:
+                self.overlapped += 1
+                continue
+            check.due_at = due_at
+            self._begin(check, now)
+            started.append(check)
+        return started
+
+    def restart(self, check: Check, now: float) -> None:
+        """Mark as in flight, out of turn; its place in the wheel stays."""
+        check.due_at = now
+        self._begin(check, now)
+
+    def overdue(self, now: float) -> list[Check]:
+        """Return the checks in flight whose deadline passed, each once.
+
+        Never early, and at most one slot and one tick late. The caller ends each probe or gives
+        it a new deadline with `rearm`.
+        """
+        slot = int(now * SLOTS_PER_S)
+        late: list[Check] = []
+        for checks in _emptied(self._alarms, self._alarms_slot, slot):
+            for check in checks:
+                if check.armed_slot > slot:
+                    continue  # an entry left behind when an earlier one was needed, or disarmed
+                check.armed_slot = _NOT_ARMED
+                if not check.in_flight:
+                    continue
+                if check.deadline >= now:
+                    self.rearm(check, check.deadline)
+                else:
+                    late.append(check)
+        self._alarms_slot = max(slot, self._alarms_slot)
+        return late
+
+    def rearm(self, check: Check, deadline: float) -> None:
+        """Look at the check in flight again at `deadline`."""
+        check.deadline = deadline
+        slot = max(int(deadline * SLOTS_PER_S), self._alarms_slot) + 1
+        if slot < check.armed_slot:
+            check.armed_slot = slot
+            self._alarms[slot].append(check)
+
+    def record(self, check: Check, outcome: Outcome, now: float) -> Transition | None:
+        """Take the outcome of the probe in flight; return the change of verdict, if any."""
+        check.in_flight = False
+        check.outcome = outcome
+        check.ended_at = now
+        check.seq += 1
+        if outcome.kind is _PROBE_ERROR:
+            return None
+        check.evidence_at = now
+        check.streak, transition = observe(
+            check.streak,
+            outcome,
+            healthy_threshold=check.healthy_threshold,
+            max_retries=check.max_retries,
+        )
+        if transition is not None:
+            check.changed_at = now
+        return transition
+
+    def _enter(self, check: Check, now: float, *, in_phase: bool) -> None:
+        """Give a new check its phase and its first start.
+
+        With a fresh verdict from the bus it waits for its phase; without, it is probed within
+        a second, spread by its hash (R-61).
+        """
+        check.phase_slot = self._spread.take(check.replica_id, check.interval_s)
+        if in_phase or check.interval_s <= FIRST_PROBE_S:
+            check.joining = False
+            check.next_due = _next_in_phase(check, now)
+        else:
+            check.next_due = now + fraction_of(check.replica_id) * FIRST_PROBE_S
+        slot = max(int(check.next_due * SLOTS_PER_S), self._starts_slot) + 1
+        self._starts[slot].append(check)
+
+    def _retire(self, check: Check) -> None:
+        self._spread.give(check.phase_slot, check.interval_s)
+        check.removed = True
+
+    def _back_in_phase(self, check: Check, now: float) -> float:
+        """Return the next start in phase, of a check that joins or was late by an interval."""
+        if check.joining:
+            check.joining = False
+        else:
+            self.missed += int((now - check.next_due) / check.interval_s)
+        return _next_in_phase(check, now)
+
+    def _begin(self, check: Check, now: float) -> None:
+        check.in_flight = True
+        check.started_at = now
+        check.deadline = deadline = now + check.first_deadline_s
+        slot = int(deadline * SLOTS_PER_S) + 1
+        # An entry that lies earlier is left there: it re-arms itself when it comes up, so a
+        # check that answers in time costs one entry per timeout, not one per probe.
+        if slot < check.armed_slot:
+            check.armed_slot = slot
+            self._alarms[slot].append(check)
+
+
+def _emptied(wheel: dict[int, list[Check]], last: int, now: int) -> list[list[Check]]:
+    """Take the filled slots after `last` up to `now` out of a wheel, in order."""
+    if now - last > len(wheel):  # after a long pause, or at the first call
+        slots: Iterable[int] = sorted(slot for slot in wheel if slot <= now)
+    else:
+        slots = range(last + 1, now + 1)
+    return [wheel.pop(slot) for slot in slots if slot in wheel]
+
+
+def _next_in_phase(check: Check, now: float) -> float:
+    """Return the first instant of the check's phase after `now`."""
+    phase_s = check.phase_slot / SLOTS_PER_S
+    periods = (now - phase_s) // check.interval_s + 1
+    instant = phase_s + periods * check.interval_s
+    return instant if instant > now else instant + check.interval_s
+
+
+def _seeded(check: Check, seed: ReplicaHealthStatus, *, now: float, bus_now: float) -> bool:
+    """Take over what the bus knows (R-62); tell whether it is younger than an interval."""
+    check.seq = seed.seq
+    if seed.generation != check.target.generation:
+        return False
+    check.streak = Streak(seed.healthy, seed.consecutive_failures, seed.consecutive_successes)
+    if seed.changed_at:
+        check.changed_at = now - max(0.0, bus_now - seed.changed_at)
+    if not seed.last_check:
+        return False
+    age_s = max(0.0, bus_now - seed.last_check)
+    check.evidence_at = now - age_s
+    return age_s < check.interval_s
+
+
+def _inherit(check: Check, old: Check) -> None:
+    """Carry over what the changed target's former check knew."""
+    check.seq = old.seq
+    if old.target.generation == check.target.generation:
+        check.streak = old.streak
+        check.outcome = old.outcome
+        check.ended_at = old.ended_at
+        check.evidence_at = old.evidence_at
+        check.changed_at = old.changed_at

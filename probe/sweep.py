@@ -5,23 +5,34 @@ callbacks: no task, stream or timer per probe (a task costs more than the whole 
 not know HTTP, the bus, or prometheus: the flusher and the metrics read what it leaves behind.
 """
 
-from typing import Protocol
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from math import inf
+from typing import Final, Protocol
 
-from probe.health import Outcome
-from probe.scheduler import Check
+from probe.counters import Counters, Results
+from probe.health import Outcome, ended
+from probe.reasons import OutcomeKind, Reason
+from probe.scheduler import NO_SEEDS, Changes, Check, Scheduler
+from probe.wire import HealthChange, ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget
 
+TICK_S: Final = 0.010
+STALL_S: Final = 0.100
+"""A tick later than this did not run the loop: answers waited in our sockets, not theirs."""
+STARTS_PER_TICK: Final = 1000
+"""After a stall everything is due at once; started in one go it would be the next stall."""
+TRANSITIONS_MAX: Final = 10_000
+"""Verdict changes kept while the bus is away; they are hints, the statuses are the truth."""
 
-class Outcomes(Protocol):
-    """Where a wire delivers: the sweep's `done`."""
-
-    def __call__(self, check: Check, outcome: Outcome, /) -> None: ...
+_PASSED: Final = OutcomeKind.PASSED
+_LAG: Final = ended(Reason.LOCAL_LAG, detail="the deadline passed while the prober stood still")
 
 
 class Wire(Protocol):
     """How one replica is asked. `now` is monotonic seconds; no method raises."""
 
-    done: Outcomes
-    """Set by the sweep. Called exactly once for each probe that is not cancelled or forgotten."""
+    done: Callable[[Check, Outcome], None]
+    """Set by the sweep; called exactly once for each probe not cancelled or forgotten."""
 
     @property
     def open_connections(self) -> int:
@@ -45,3 +56,164 @@ class Wire(Protocol):
 
     def close(self) -> None:
         """Close every connection."""
+
+
+class Sweep:
+    """One prober's loop over its checks. `clock` gives the `now` of outcomes, as `tick` has it."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        wire: Wire,
+        *,
+        clock: Callable[[], float],
+        max_in_flight: int,
+    ) -> None:
+        self.scheduler = scheduler
+        self.counters = Counters()
+        self.in_flight = 0
+        self.max_in_flight = max_in_flight
+        self._wire = wire
+        self._clock = clock
+        self._dirty: list[Check] = []
+        self._transitions: deque[HealthChange] = deque(maxlen=TRANSITIONS_MAX)
+        self._planned = inf  # when the next tick should be
+        self._stalled_until = -inf
+        self._excused_until = -inf
+        wire.done = self.done
+
+    @property
+    def dirty(self) -> int:
+        """How many results wait for the flusher."""
+        return len(self._dirty)
+
+    def tick(self, now: float) -> None:
+        """Judge what is overdue, then start what is due and has room."""
+        self._watch_lag(now)
+        for check in self.scheduler.overdue(now):
+            self._expire(check, now)
+        room = min(self.max_in_flight - self.in_flight, STARTS_PER_TICK)
+        for check in self.scheduler.due(now, room):
+            self._start(check, now)
+        self._planned = now + TICK_S
+
+    def done(self, check: Check, outcome: Outcome) -> None:
+        """Record how the probe in flight ended; one that nobody waits for is dropped."""
+        if not check.in_flight:
+            return
+        self.in_flight -= 1
+        transition = self.scheduler.record(check, outcome, self._clock())
+        if not check.dirty:  # the newest result wins: the status is built when it is taken
+            check.dirty = True
+            self._dirty.append(check)
+        counters = self.counters
+        results = counters.deployments[check.target.deployment]
+        if outcome.kind is _PASSED:
+            counters.passed += 1
+            results.passed += 1
+            counters.duration.observe(outcome.total_s)
+        else:
+            self._count_unpassed(outcome, results)
+        if transition is not None:
+            healthy = check.streak.healthy
+            change = HealthChange(
+                replica_id=check.replica_id, healthy=healthy, reason=outcome.reason, seq=check.seq
+            )
+            self._transitions.append(change)
+
+    def replace(
+        self,
+        partition: int,
+        targets: Iterable[ReplicaProbeTarget],
+        *,
+        now: float,
+        bus_now: float = 0.0,
+        seeds: Mapping[ReplicaId, ReplicaHealthStatus] = NO_SEEDS,
+    ) -> Changes:
+        """Make `targets` the content of a partition, as `Scheduler.replace`, on the wire too."""
+        changes = self.scheduler.replace(partition, targets, now=now, bus_now=bus_now, seeds=seeds)
+        deployments = self.counters.deployments
+        for check in (*changes.added, *changes.changed):
+            deployments.setdefault(check.target.deployment, Results()).checks += 1
+        for check in changes.retired:
+            self._release(check)
+            self._wire.forget(check)
+            results = deployments[check.target.deployment]
+            results.checks -= 1
+            if not results.checks:
+                del deployments[check.target.deployment]
+        if changes.retired:
+            self._dirty = [check for check in self._dirty if not check.removed]
+        return changes
+
+    def take_dirty(self, limit: int) -> list[Check]:
+        """Take the checks with a result not yet written, the longest waiting first."""
+        taken = self._dirty[:limit]
+        del self._dirty[:limit]
+        for check in taken:
+            check.dirty = False
+        return taken
+
+    def put_back(self, checks: Iterable[Check]) -> None:
+        """Return checks whose status could not be written; each is kept once."""
+        for check in checks:
+            if not (check.dirty or check.removed):
+                check.dirty = True
+                self._dirty.append(check)
+
+    def take_transitions(self) -> list[HealthChange]:
+        """Take the verdict changes since the last call, oldest first."""
+        taken = list(self._transitions)
+        self._transitions.clear()
+        return taken
+
+    def stop(self) -> None:
+        """End every probe without an outcome, and every connection."""
+        for check in self.scheduler:
+            if check.in_flight:
+                self._release(check)
+                self._wire.cancel(check)
+        self._wire.close()
+
+    def _start(self, check: Check, now: float) -> None:
+        self.in_flight += 1
+        self.counters.started += 1
+        self.counters.lag.observe(now - check.due_at)
+        self._wire.start(check, now)
+
+    def _release(self, check: Check) -> None:
+        if check.in_flight:
+            check.in_flight = False
+            self.in_flight -= 1
+
+    def _watch_lag(self, now: float) -> None:
+        """Note a stall, and which deadlines it excuses.
+
+        A stall of L took up to L from every probe in flight, so a deadline up to L after its
+        end is excused as well; later ones had all the time they were promised, and count:
+        a prober that stalls now and then still sees a replica that hangs.
+        """
+        lag = now - self._planned
+        if lag > STALL_S:
+            self.counters.stalls += 1
+            self._stalled_until = now
+            self._excused_until = now + lag
+
+    def _expire(self, check: Check, now: float) -> None:
+        if check.started_at < self._stalled_until and check.deadline <= self._excused_until:
+            self._wire.cancel(check)
+            self.done(check, _LAG)
+            self.scheduler.restart(check, now)
+            self._start(check, now)
+            return
+        later = self._wire.expire(check, now)
+        if later is not None:
+            self.scheduler.rearm(check, later)
+
+    def _count_unpassed(self, outcome: Outcome, results: Results) -> None:
+        self.counters.reasons[outcome.reason] += 1
+        if outcome.kind is OutcomeKind.FAILED:
+            results.failed += 1
+            self.counters.duration.observe(outcome.total_s)
+        else:
+            results.errors += 1
