@@ -11,6 +11,9 @@ import msgspec
 
 from probe.wire import REASONS, OutcomeKind, Reason
 
+_PASSED: Final = OutcomeKind.PASSED
+_PROBE_ERROR: Final = OutcomeKind.PROBE_ERROR
+
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
     """The result of one probe. Durations are seconds; 0 where a phase did not happen."""
@@ -78,13 +81,13 @@ def observe(
     <Transition.DOWN: 'down'>
     """
     kind = outcome.kind
-    if kind is OutcomeKind.PASSED:
+    if kind is _PASSED:
         successes = streak.consecutive_successes + 1
         if streak.healthy:
             return Streak(True, 0, successes), None  # noqa: FBT003 - keywords cost 60 ns here
         healthy = successes >= healthy_threshold
         return Streak(healthy, 0, successes), Transition.UP if healthy else None
-    if kind is OutcomeKind.PROBE_ERROR:
+    if kind is _PROBE_ERROR:
         return streak, None
     failures = streak.consecutive_failures + 1
     healthy = streak.healthy and failures < max_retries

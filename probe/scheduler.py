@@ -205,8 +205,8 @@ class Scheduler:
         What the limit holds back stays due. A check still in flight is skipped and counted.
         """
         slot = int(now * SLOTS_PER_S)
-        ready = self._ready
-        for checks in _emptied(self._starts, self._starts_slot, slot):
+        ready, starts = self._ready, self._starts
+        for checks in _emptied(starts, self._starts_slot, slot):
             ready.extend(checks)
         self._starts_slot = max(slot, self._starts_slot)
         started: list[Check] = []
@@ -219,7 +219,7 @@ class Scheduler:
             if check.joining or next_due <= now:
                 next_due = self._back_in_phase(check, now)
             check.next_due = next_due
-            self._starts[int(next_due * SLOTS_PER_S) + 1].append(check)
+            starts[int(next_due * SLOTS_PER_S) + 1].append(check)
             if check.in_flight:
                 self.overlapped += 1
                 continue

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Final, Protocol
 
-from probe.counters import Counters, Results
+from probe.counters import Counters
 from probe.health import Outcome, ended
-from probe.reasons import OutcomeKind, Reason
+from probe.reasons import Reason
 from probe.scheduler import NO_SEEDS, Changes, Check, Scheduler
 from probe.wire import HealthChange, ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget
 
@@ -24,7 +24,6 @@ STARTS_PER_TICK: Final = 1000
 TRANSITIONS_MAX: Final = 10_000
 """Verdict changes kept while the bus is away; they are hints, the statuses are the truth."""
 
-_PASSED: Final = OutcomeKind.PASSED
 _LAG: Final = ended(Reason.LOCAL_LAG, detail="the deadline passed while the prober stood still")
 
 
@@ -93,8 +92,12 @@ class Sweep:
         for check in self.scheduler.overdue(now):
             self._expire(check, now)
         room = min(self.max_in_flight - self.in_flight, STARTS_PER_TICK)
-        for check in self.scheduler.due(now, room):
-            self._start(check, now)
+        started = self.scheduler.due(now, room)
+        self.in_flight += len(started)
+        self.counters.starting(started, now)
+        start = self._wire.start
+        for check in started:
+            start(check, now)
         self._planned = now + TICK_S
 
     def done(self, check: Check, outcome: Outcome) -> None:
@@ -106,14 +109,7 @@ class Sweep:
         if not check.dirty:  # the newest result wins: the status is built when it is taken
             check.dirty = True
             self._dirty.append(check)
-        counters = self.counters
-        results = counters.deployments[check.target.deployment]
-        if outcome.kind is _PASSED:
-            counters.passed += 1
-            results.passed += 1
-            counters.duration.observe(outcome.total_s)
-        else:
-            self._count_unpassed(outcome, results)
+        self.counters.ended(outcome, check.target.deployment)
         if transition is not None:
             healthy = check.streak.healthy
             change = HealthChange(
@@ -132,16 +128,12 @@ class Sweep:
     ) -> Changes:
         """Make `targets` the content of a partition, as `Scheduler.replace`, on the wire too."""
         changes = self.scheduler.replace(partition, targets, now=now, bus_now=bus_now, seeds=seeds)
-        deployments = self.counters.deployments
         for check in (*changes.added, *changes.changed):
-            deployments.setdefault(check.target.deployment, Results()).checks += 1
+            self.counters.watch(check.target.deployment)
         for check in changes.retired:
             self._release(check)
             self._wire.forget(check)
-            results = deployments[check.target.deployment]
-            results.checks -= 1
-            if not results.checks:
-                del deployments[check.target.deployment]
+            self.counters.unwatch(check.target.deployment)
         if changes.retired:
             self._dirty = [check for check in self._dirty if not check.removed]
         return changes
@@ -175,12 +167,6 @@ class Sweep:
                 self._wire.cancel(check)
         self._wire.close()
 
-    def _start(self, check: Check, now: float) -> None:
-        self.in_flight += 1
-        self.counters.started += 1
-        self.counters.lag.observe(now - check.due_at)
-        self._wire.start(check, now)
-
     def _release(self, check: Check) -> None:
         if check.in_flight:
             check.in_flight = False
@@ -204,16 +190,10 @@ class Sweep:
             self._wire.cancel(check)
             self.done(check, _LAG)
             self.scheduler.restart(check, now)
-            self._start(check, now)
+            self.in_flight += 1
+            self.counters.starting([check], now)
+            self._wire.start(check, now)
             return
         later = self._wire.expire(check, now)
         if later is not None:
             self.scheduler.rearm(check, later)
-
-    def _count_unpassed(self, outcome: Outcome, results: Results) -> None:
-        self.counters.reasons[outcome.reason] += 1
-        if outcome.kind is OutcomeKind.FAILED:
-            results.failed += 1
-            self.counters.duration.observe(outcome.total_s)
-        else:
-            results.errors += 1
