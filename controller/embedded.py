@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from probe.errors import FleetpulseError
+from controller.errors import ControllerError
 
 _POLL_S: Final = 0.005
 """The server is ready 43 to 97 ms after its start: a fine poll wastes none of it."""
@@ -29,7 +29,7 @@ _PR_SET_PDEATHSIG: Final = 1
 _LOG_TAIL_CHARS: Final = 300
 
 
-class EmbeddedError(FleetpulseError):
+class EmbeddedError(ControllerError):
     """The embedded server cannot be found, or does not start."""
 
 

@@ -6,15 +6,15 @@ scheduling; all times here are seconds of the bus's own clock.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
 
 import msgspec
 from redis.asyncio import Redis
 
-from probe.bus_client import CHUNK, BusLink, connect
+from probe.bus_client import BusLink, chunks, connect, seconds, text
+from probe.bus_targets import Rejected, Targets, read_targets
 from probe.bus_writes import SetEx, WriteMode, detect, queue
-from probe.errors import BusRefused, MalformedEntry, SettingsError, WireError
+from probe.errors import BusRefused, SettingsError, WireError
 from probe.wire import (
     CHANGES_MAX_LENGTH,
     HEARTBEAT_TTL_S,
@@ -25,16 +25,11 @@ from probe.wire import (
     ProberHeartbeat,
     ReplicaHealthStatus,
     ReplicaId,
-    ReplicaProbeTarget,
     decode_status,
-    decode_target,
     encode,
-    partition_of,
 )
 
 __all__ = ["Poll", "ProbeBus", "Rejected", "Targets", "WriteMode", "connect"]
-
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +41,6 @@ class Poll:
     epoch: str | None
     """None while no controller has written one since the bus lost its memory."""
     time_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """One entry that cannot be used; it is skipped and counted, never fatal."""
-
-    key: str
-    replica_id: str
-    """As its index has it: not necessarily a valid id."""
-    error: WireError
-
-
-@dataclass(frozen=True, slots=True)
-class Targets:
-    """The targets of the partitions asked for; each of these is a key, an empty one too."""
-
-    by_partition: dict[int, list[ReplicaProbeTarget]]
-    rejected: list[Rejected] = field(default_factory=list)
 
 
 class ProbeBus:
@@ -100,7 +77,7 @@ class ProbeBus:
         pipeline = self._link.batch()
         pipeline.set(self._keys.partitions, PARTITIONS, nx=True, ex=TARGET_TTL_S)
         pipeline.get(self._keys.partitions)
-        found = _text((await self._link.write(pipeline))[1])
+        found = text((await self._link.write(pipeline))[1])
         if found != str(PARTITIONS):
             raise SettingsError(
                 f"the bus is laid out for {found} partitions, this program for {PARTITIONS}: "
@@ -121,8 +98,8 @@ class ProbeBus:
                 for partition, version in versions.items()
                 if partition.isdigit() and version.isdigit()  # a foreign field moves nothing
             },
-            epoch=None if epoch is None else _text(epoch),
-            time_s=_seconds(now),
+            epoch=None if epoch is None else text(epoch),
+            time_s=seconds(now),
         )
 
     async def read_targets(self, partitions: Iterable[int], time_s: float) -> Targets:
@@ -130,40 +107,14 @@ class ProbeBus:
 
         A member whose key is missing is gone: it is neither returned nor rejected.
         """
-        wanted = list(dict.fromkeys(partitions))
-        targets = Targets({partition: [] for partition in wanted})
-        if not wanted:
-            return targets
-        pipeline = self._link.batch()
-        for partition in wanted:
-            pipeline.zrange(
-                self._keys.index(partition), f"({time_s}", "+inf", byscore=True, withscores=False
-            )
-        indexed = await self._link.read(pipeline)
-        members = [
-            (partition, _text(member))
-            for partition, found in zip(wanted, indexed, strict=True)
-            for member in found
-        ]
-        for chunk in _chunks(members):
-            keys = [self._keys.target(ReplicaId(member)) for _, member in chunk]
-            for (partition, member), key, value in zip(
-                chunk, keys, await self._mget(keys), strict=True
-            ):
-                if value is None:
-                    continue
-                try:
-                    targets.by_partition[partition].append(_target(value, member, partition))
-                except WireError as error:
-                    targets.rejected.append(Rejected(key, member, error))
-        return targets
+        return await read_targets(self._link, self._keys, partitions=partitions, time_s=time_s)
 
     async def read_statuses(
         self, replica_ids: Iterable[ReplicaId]
     ) -> dict[ReplicaId, ReplicaHealthStatus]:
         """Read what is known of `replica_ids`; what is absent or cannot be used is left out."""
         found: dict[ReplicaId, ReplicaHealthStatus] = {}
-        for chunk in _chunks(list(dict.fromkeys(replica_ids))):
+        for chunk in chunks(list(dict.fromkeys(replica_ids))):
             values = await self._mget([self._keys.status(replica_id) for replica_id in chunk])
             for replica_id, value in zip(chunk, values, strict=True):
                 if value is None:
@@ -189,13 +140,13 @@ class ProbeBus:
         except BusRefused:
             self._mode = self._forced_mode  # another server may answer there now: ask again
             raise
-        return _seconds(replies[-1])
+        return seconds(replies[-1])
 
     async def heartbeat(self, beat: ProberHeartbeat) -> float:
         """Say that this prober lives; `at` is stamped here with the bus time, and returned."""
         clock = self._link.batch()
         clock.time()
-        at = _seconds((await self._link.read(clock))[0])
+        at = seconds((await self._link.read(clock))[0])
         pipeline = self._link.transaction()
         pipeline.set(
             self._keys.heartbeat(beat.instance),
@@ -245,25 +196,3 @@ class ProbeBus:
         pipeline.mget(keys)
         values: list[bytes | None] = (await self._link.read(pipeline))[0]
         return values
-
-
-def _target(value: bytes, member: str, partition: int) -> ReplicaProbeTarget:
-    target = decode_target(value)
-    if target.replica_id != member or partition_of(target.replica_id) != partition:
-        raise MalformedEntry(
-            f"the probe target of {target.replica_id} is indexed as {member} "
-            f"in partition {partition}"
-        )
-    return target
-
-
-def _chunks(items: list[_Item]) -> list[list[_Item]]:
-    return [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
-
-
-def _seconds(time: tuple[int, int]) -> float:
-    return time[0] + time[1] / 1e6

@@ -12,7 +12,7 @@ from typing import Final, assert_never
 
 from redis.asyncio.client import Pipeline
 
-from probe.bus_client import CHUNK, BusLink
+from probe.bus_client import BusLink, chunks
 
 SetEx = tuple[str, bytes, int]
 """A key, its value, and its time to live in whole seconds."""
@@ -52,7 +52,7 @@ async def detect(link: BusLink) -> WriteMode:
 
 def queue(pipeline: Pipeline, items: Sequence[SetEx], mode: WriteMode) -> None:
     """Queue the commands that set `items`; their order is kept within one time to live."""
-    for ttl_s, chunk in _chunks(items):
+    for ttl_s, chunk in _by_ttl(items):
         match mode:
             case WriteMode.MSETEX:
                 pairs = [part for key, value, _ in chunk for part in (key, value)]
@@ -68,10 +68,10 @@ def queue(pipeline: Pipeline, items: Sequence[SetEx], mode: WriteMode) -> None:
                 assert_never(mode)
 
 
-def _chunks(items: Sequence[SetEx]) -> Iterator[tuple[int, Sequence[SetEx]]]:
-    by_ttl: defaultdict[int, list[SetEx]] = defaultdict(list)
+def _by_ttl(items: Sequence[SetEx]) -> Iterator[tuple[int, Sequence[SetEx]]]:
+    groups: defaultdict[int, list[SetEx]] = defaultdict(list)
     for item in items:
-        by_ttl[item[2]].append(item)
-    for ttl_s, group in by_ttl.items():
-        for start in range(0, len(group), CHUNK):
-            yield ttl_s, group[start : start + CHUNK]
+        groups[item[2]].append(item)
+    for ttl_s, group in groups.items():
+        for chunk in chunks(group):
+            yield ttl_s, chunk

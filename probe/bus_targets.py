@@ -1,0 +1,162 @@
+"""The targets on the bus: how they are read, and how they are fed by hand.
+
+Used by `probe.bus` for reading and by `fleetpulse targets` for feeding. A target, its place in
+the index and the version of its partition change in one transaction, so that a prober never sees
+one without the other. Knows nothing of probing.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
+
+from probe.bus_client import BusLink, chunks, seconds, text
+from probe.errors import MalformedEntry, WireError
+from probe.wire import (
+    PARTITIONS,
+    TARGET_TTL_S,
+    Keys,
+    ReplicaId,
+    ReplicaProbeTarget,
+    decode_target,
+    encode,
+    partition_of,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """One entry that cannot be used; it is skipped and counted, never fatal."""
+
+    key: str
+    replica_id: str
+    """As its index has it: not necessarily a valid id."""
+    error: WireError
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """The targets of the partitions asked for; each of these is a key, an empty one too."""
+
+    by_partition: dict[int, list[ReplicaProbeTarget]]
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+async def read_targets(
+    link: BusLink, keys: Keys, *, partitions: Iterable[int], time_s: float
+) -> Targets:
+    """Read every target of `partitions` that has not expired at `time_s`.
+
+    An indexed member whose key is missing is gone: neither returned nor rejected.
+    """
+    wanted = list(dict.fromkeys(partitions))
+    targets = Targets({partition: [] for partition in wanted})
+    for members in chunks(await _members(link, keys, wanted, time_s)):
+        names = [keys.target(ReplicaId(member)) for _, member in members]
+        batch = link.batch()
+        batch.mget(names)
+        (values,) = await link.read(batch)
+        missing = {name for name, value in zip(names, values, strict=True) if value is None}
+        foreign = await link.foreign(missing)
+        for (partition, member), name, value in zip(members, names, values, strict=True):
+            if name in missing and name not in foreign:
+                continue
+            try:
+                target = _target(value, member, partition)
+            except WireError as error:
+                targets.rejected.append(Rejected(name, member, error))
+            else:
+                targets.by_partition[partition].append(target)
+    return targets
+
+
+async def _members(
+    link: BusLink, keys: Keys, partitions: Sequence[int], time_s: float
+) -> list[tuple[int, str]]:
+    if not partitions:
+        return []
+    batch = link.batch()
+    for partition in partitions:
+        batch.zrange(keys.index(partition), f"({time_s!r}", "+inf", byscore=True)
+    indexed = await link.read(batch)
+    return [
+        (partition, text(member))
+        for partition, members in zip(partitions, indexed, strict=True)
+        for member in members
+    ]
+
+
+def _target(value: bytes | None, member: str, partition: int) -> ReplicaProbeTarget:
+    if value is None:
+        raise MalformedEntry("the probe target is not a string")
+    target = decode_target(value)
+    if target.replica_id != member or partition_of(target.replica_id) != partition:
+        raise MalformedEntry(
+            f"the probe target of {target.replica_id} is indexed as {member[:64]!r} "
+            f"in partition {partition}"
+        )
+    return target
+
+
+class TargetFeed:
+    """Targets written by hand, for a prober that runs without a controller.
+
+    Every method raises `BusUnreachable` if there is no answer in time and `BusRefused` if the
+    answer is an error.
+    """
+
+    def __init__(self, client: Redis, keys: Keys | None = None, *, timeout_s: float = 5.0) -> None:
+        self._link = BusLink(client, timeout_s=timeout_s)
+        self._keys = keys or Keys()
+
+    async def load(self, targets: Iterable[ReplicaProbeTarget]) -> int:
+        """Write targets, each for `TARGET_TTL_S`; return how many.
+
+        A partition is written whole or not at all, and again as often as need be.
+        """
+        by_partition: defaultdict[int, dict[ReplicaId, ReplicaProbeTarget]] = defaultdict(dict)
+        for target in targets:
+            by_partition[partition_of(target.replica_id)][target.replica_id] = target
+        for partition, group in by_partition.items():
+            now = await self._now_s()
+            change = self._link.transaction()
+            for target in group.values():
+                change.set(self._keys.target(target.replica_id), encode(target), ex=TARGET_TTL_S)
+            index = self._keys.index(partition)
+            change.zadd(index, dict.fromkeys(group, now + TARGET_TTL_S))
+            change.zremrangebyscore(index, "-inf", now)
+            change.hincrby(self._keys.versions, str(partition), 1)
+            await self._link.write(change)
+        return sum(len(group) for group in by_partition.values())
+
+    async def list(self) -> Targets:
+        """Read every target there is."""
+        return await read_targets(
+            self._link, self._keys, partitions=range(PARTITIONS), time_s=await self._now_s()
+        )
+
+    async def remove(self, replica_ids: Iterable[ReplicaId]) -> int:
+        """Delete targets with their statuses; return how many of them were there."""
+        by_partition: defaultdict[int, list[ReplicaId]] = defaultdict(list)
+        for replica_id in dict.fromkeys(replica_ids):
+            by_partition[partition_of(replica_id)].append(replica_id)
+        removed = 0
+        for partition, group in by_partition.items():
+            change = self._link.transaction()
+            change.delete(*map(self._keys.target, group))
+            change.delete(*map(self._keys.status, group))
+            change.zrem(self._keys.index(partition), *group)
+            change.hincrby(self._keys.versions, str(partition), 1)
+            removed += (await self._link.write(change))[0]
+        return removed
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._link.aclose()
+
+    async def _now_s(self) -> float:
+        batch = self._link.batch()
+        batch.time()
+        (now,) = await self._link.read(batch)
+        return seconds(now)
