@@ -122,7 +122,9 @@ def test_a_field_of_a_newer_writer_is_ignored() -> None:
     ("decode", "name"),
     [(decode_target, "target_full"), (decode_status, "status"), (decode_heartbeat, "heartbeat")],
 )
-def test_another_version_is_told_apart_from_a_malformed_entry(decode: Callable[[bytes], object], name: str) -> None:
+def test_another_version_is_told_apart_from_a_malformed_entry(
+    decode: Callable[[bytes], object], name: str
+) -> None:
     """R-43."""
     with pytest.raises(UnknownVersion, match=r"version 2; this program speaks 1"):
         decode(edited(name, v=2))
