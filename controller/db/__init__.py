@@ -1,0 +1,1 @@
+"""The database room: rows in, nouns out; nothing here decides what should happen."""
