@@ -126,6 +126,7 @@ class TargetFeed:
             index = self._keys.index(partition)
             change.zadd(index, dict.fromkeys(group, now + TARGET_TTL_S))
             change.zremrangebyscore(index, "-inf", now)
+            change.expire(self._keys.partitions, TARGET_TTL_S)
             change.hincrby(self._keys.versions, str(partition), 1)
             await self._link.write(change)
         return sum(len(group) for group in by_partition.values())

@@ -1,0 +1,97 @@
+"""How probe targets get onto the bus, and off it again.
+
+Used by `controller.bus`. A target, its place in the index and the version of its partition
+change in one transaction, so that a prober never sees one without the other, and no key is ever
+without its time to live (R-64). Knows nothing of routes.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from controller.bus_client import BusLink, seconds
+from probe.errors import BusError, BusUnreachable
+from probe.wire import TARGET_TTL_S, Keys, ReplicaId, ReplicaProbeTarget, encode, partition_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What became of a write of targets (R-10)."""
+
+    written: int
+    failed: Sequence[tuple[ReplicaId, str]]
+
+
+async def write_targets(
+    link: BusLink, keys: Keys, targets: Iterable[ReplicaProbeTarget]
+) -> Written:
+    """Write targets, partition by partition; a refused one does not stop the others.
+
+    Raises:
+        BusUnreachable: if there was no answer before anything was written.
+    """
+    groups: defaultdict[int, dict[ReplicaId, ReplicaProbeTarget]] = defaultdict(dict)
+    for target in targets:
+        groups[partition_of(target.replica_id)][target.replica_id] = target
+    written = 0
+    failed: list[tuple[ReplicaId, str]] = []
+    error: BusError | None = None
+    for partition, group in groups.items():
+        if not isinstance(error, BusUnreachable):  # once lost, more tries only wait in vain
+            error = await _try_partition(link, keys, partition, group)
+        if error is None:
+            written += len(group)
+        else:
+            failed.extend((replica_id, str(error)) for replica_id in group)
+    if isinstance(error, BusUnreachable) and not written:
+        raise error
+    return Written(written=written, failed=failed)
+
+
+async def remove_targets(link: BusLink, keys: Keys, replica_ids: Iterable[ReplicaId]) -> None:
+    """Delete targets with their statuses, partition by partition.
+
+    Raises:
+        BusError: if a partition was not done; those before it are.
+    """
+    groups: defaultdict[int, list[ReplicaId]] = defaultdict(list)
+    for replica_id in dict.fromkeys(replica_ids):
+        groups[partition_of(replica_id)].append(replica_id)
+    for partition, group in groups.items():
+        change = link.transaction()
+        change.delete(*map(keys.target, group), *map(keys.status, group))
+        change.zrem(keys.index(partition), *group)
+        change.hincrby(keys.versions, str(partition), 1)
+        await link.write(change)
+
+
+async def _try_partition(
+    link: BusLink, keys: Keys, partition: int, group: Mapping[ReplicaId, ReplicaProbeTarget]
+) -> BusError | None:
+    try:
+        await _write_partition(link, keys, partition, group)
+    except BusError as error:
+        return error
+    return None
+
+
+async def _write_partition(
+    link: BusLink, keys: Keys, partition: int, group: Mapping[ReplicaId, ReplicaProbeTarget]
+) -> None:
+    index = keys.index(partition)
+    values = {keys.target(replica_id): encode(t) for replica_id, t in group.items()}
+    batch = link.batch()
+    batch.time()
+    batch.mget(list(values))
+    batch.zmscore(index, list(group))
+    now, present, scores = await link.read(batch)
+    now_s = seconds(now)
+    change = link.transaction()
+    for name, value in values.items():
+        change.set(name, value, ex=TARGET_TTL_S)
+    change.zadd(index, dict.fromkeys(group, now_s + TARGET_TTL_S))
+    change.zremrangebyscore(index, "-inf", now_s)
+    change.expire(keys.partitions, TARGET_TTL_S)
+    if present != list(values.values()) or None in scores:
+        change.hincrby(keys.versions, str(partition), 1)
+    await link.write(change)
