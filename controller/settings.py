@@ -1,0 +1,113 @@
+"""What an operator may set on the controller: frozen, with units, refused when it cannot work.
+
+Layers as in `probe.layers`: defaults, the `[controller]` table of a TOML file, environment
+(`FLEETPULSE_CONTROLLER__LEASE_S`, and the shared `FLEETPULSE_REDIS_URL`,
+`FLEETPULSE_DATABASE_URL`), flags.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal, NamedTuple
+
+import msgspec
+
+from probe.errors import SettingsError
+from probe.layers import Effective, Layers, parse_address
+
+_Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+
+
+class Period(NamedTuple):
+    """How often a handler runs: on its own, and at most when a mark wakes it."""
+
+    long_s: float
+    on_mark_s: float | None
+    first_after_s: float = 0.0
+
+
+PERIODS: Final[Mapping[str, Period]] = {
+    "provision": Period(60, 5),
+    "check_starting": Period(60, 5),
+    "check_warming_up": Period(60, 5),
+    "check_running": Period(60, 10),
+    "classify_health": Period(60, 5),
+    "evict": Period(60, None),
+    "drain": Period(30, 5),
+    "terminate": Period(30, 5),
+    "sync_probe_targets": Period(60, 5, 30),
+    "check_replicas": Period(30, 5),
+    "deploying": Period(30, 5),
+    "destroying": Period(60, 5),
+}
+"""Every handler's periods, unless `max_period_s` bounds them."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The controller's settings after all layers; defaults are what most fleets need."""
+
+    database_url: str = ""
+    """Where the state lives: sqlite:///PATH. Required."""
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """The bus: redis://, rediss:// or unix://."""
+    key_prefix: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """Goes before every key, so that two systems may share one bus."""
+    metrics: str = "127.0.0.1:9156"
+    """HOST:PORT of /metrics, /livez and /readyz; port 0 picks a free one and prints it."""
+    instance: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z._:-]{0,128}\Z")] = ""
+    """The name of this controller in the lease; empty means host name and process id."""
+    provisioner: Literal["external", "simulated"] = "external"
+    """What runs the replicas: somebody else, or the simulated fleet."""
+    fleet_socket: str = ""
+    """The unix socket of the simulated fleet."""
+    lease_s: Annotated[float, msgspec.Meta(ge=1, le=600)] = 15.0
+    """How long leadership lasts without renewal."""
+    termination_grace_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 30.0
+    """How long a replica out of traffic may finish what it has."""
+    max_period_s: _Seconds = 60.0
+    """No handler waits longer than this between two runs, marked or not."""
+    first_sync_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 30.0
+    """When targets are first synced after a start."""
+
+    def period(self, handler: str) -> Period:
+        """Return the periods of one handler, bounded by `max_period_s`."""
+        period = PERIODS[handler]
+        return Period(
+            min(period.long_s, self.max_period_s),
+            None if period.on_mark_s is None else min(period.on_mark_s, self.max_period_s),
+            min(period.first_after_s, self.first_sync_s),
+        )
+
+
+_LAYERS: Final = Layers(
+    struct=Settings,
+    table="controller",
+    shared_names={
+        "FLEETPULSE_REDIS_URL": "redis_url",
+        "FLEETPULSE_DATABASE_URL": "database_url",
+    },
+)
+
+
+def load(
+    file: Path | None, environ: Mapping[str, str], *, flags: Mapping[str, object]
+) -> Effective[Settings]:
+    """Layer the settings and check that the whole can work.
+
+    Raises:
+        SettingsError: if a layer cannot be read, a value is out of range, or the sums do not
+            add up.
+    """
+    effective = _LAYERS.load(file, environ, flags)
+    settings = effective.settings
+    if not settings.database_url:
+        raise SettingsError(
+            "no database is named: pass --database sqlite:///fleetpulse.db, or set "
+            "FLEETPULSE_DATABASE_URL"
+        )
+    parse_address("controller.metrics", settings.metrics)
+    if settings.provisioner == "simulated" and not settings.fleet_socket:
+        raise SettingsError(
+            "controller.provisioner = 'simulated' needs controller.fleet_socket, the socket of "
+            "a running fleet: python -m controller.provision.fleet --socket PATH"
+        )
+    return effective
