@@ -23,6 +23,8 @@ _NETWORK = 0x7F400000
 """127.64.0.0/10: far from 127.0.0.1 and from what else is used on loopback."""
 _ADDRESSES = 1 << 22
 _ANCHOR = "127.64.0.0"
+_TICK_S = 0.001
+"""The loop's clock has whole milliseconds: a timer without this wakes before its moment."""
 
 
 class Fleet:
@@ -156,7 +158,7 @@ class _Replica:
         now = self._now()
         self._server.show(now.manner, delay_s=now.delay_s)
         if now.until is not None:
-            self._timer = self._loop.call_at(now.until, self._show)
+            self._timer = self._loop.call_at(now.until + _TICK_S, self._show)
 
     def _cancel(self) -> None:
         if self._timer is not None:

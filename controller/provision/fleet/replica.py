@@ -188,7 +188,9 @@ def _faulty(injected: _Injected, now: float) -> Moment:
         case Fault.FLAP:
             # A period of zero would be no time at all in either state.
             half_s = max(injected.seconds, 0.01)
-            half = int((now - injected.at) // half_s)
+            # The edge itself, rounded down, belongs to the half that begins: without the
+            # millionth, `until` could be `now`.
+            half = int((now - injected.at) / half_s + 1e-6)
             manner = Manner.ANSWERS if half % 2 else Manner.UNAVAILABLE
             return _running(manner, until=injected.at + (half + 1) * half_s)
         case _ as never:
