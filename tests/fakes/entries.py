@@ -1,0 +1,35 @@
+"""Targets, statuses and ids for tests: the same for the same number."""
+
+import uuid
+from typing import Any
+
+from probe.reasons import OutcomeKind, Reason
+from probe.wire import ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget, partition_of
+
+_TARGET = {"replica_host": "127.0.0.1", "inference_port": 8000, "health_path": "/health"}
+_STATUS = {"healthy": True, "outcome": OutcomeKind.PASSED, "reason": Reason.OK, "seq": 1}
+
+
+def replica(number: int) -> ReplicaId:
+    return ReplicaId(str(uuid.UUID(int=number + (4 << 76) + (8 << 60))))
+
+
+def replicas_in(partition: int, count: int) -> list[ReplicaId]:
+    """Return the first `count` replicas that fall into `partition`."""
+    found: list[ReplicaId] = []
+    number = 0
+    while len(found) < count:
+        if partition_of(replica(number)) == partition:
+            found.append(replica(number))
+        number += 1
+    return found
+
+
+def target(number: int = 1, **fields: Any) -> ReplicaProbeTarget:  # noqa: ANN401 - any field of it
+    values: dict[str, Any] = {"replica_id": replica(number), **_TARGET, **fields}
+    return ReplicaProbeTarget(**values)
+
+
+def status(number: int = 1, **fields: Any) -> ReplicaHealthStatus:  # noqa: ANN401 - any field of it
+    values: dict[str, Any] = {"replica_id": replica(number), **_STATUS, **fields}
+    return ReplicaHealthStatus(**values)
