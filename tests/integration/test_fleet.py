@@ -205,11 +205,14 @@ async def test_a_failing_replica_answers_503_and_a_slow_one_answers_late(
 async def test_a_replica_crashes_by_itself_when_its_revision_says_so(fleet: FleetClient) -> None:
     one, at = await started(fleet, Behaviour(load_s=0, fault=Fault.KILL, fault_after_s=0.2))
     with anyio.fail_after(10):
-        while (await fleet.inspect([one]))[one].state is not SessionState.EXITED:
+        while True:
+            report = (await fleet.inspect([one]))[one]
+            if report.state is SessionState.EXITED:
+                break
             await anyio.sleep(0.01)
+    assert report.exit_reason == "exited with status 1"
     with pytest.raises(ConnectionRefusedError):
         connected(at)
-    assert (await fleet.inspect([one]))[one].exit_reason == "exited with status 1"
 
 
 async def test_a_stopped_replica_is_forgotten_and_its_port_is_free(fleet: FleetClient) -> None:
