@@ -1,40 +1,27 @@
-"""What an operator may set: frozen, with units in the names, and refused when it cannot work.
+"""What an operator may set on the prober: frozen, with units, refused when it cannot work.
 
-Layers, each over the one before: defaults, the `[probe]` table of a TOML file, environment
-(`FLEETPULSE_PROBE__FLUSH_S`, and the shared names `FLEETPULSE_REDIS_URL`, `FLEETPULSE_ALLOW`),
-flags. The layers come in as values, so nothing here reads the environment; every value remembers
-where it came from, for `--check-config`.
+Layers as in `probe.layers`: defaults, the `[probe]` table of a TOML file, environment
+(`FLEETPULSE_PROBE__FLUSH_S`, and the shared `FLEETPULSE_REDIS_URL`, `FLEETPULSE_ALLOW`), flags.
 """
 
-import json
-import re
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
 from probe.errors import SettingsError
+from probe.layers import Effective, Layers, mask_url, parse_address
 from probe.wire import HEARTBEAT_TTL_S, STATUS_TTL_FLOOR_S, ReplicaProbeTarget
 
-ENVIRONMENT_PREFIX: Final = "FLEETPULSE_PROBE__"
-SHARED_NAMES: Final = {"FLEETPULSE_REDIS_URL": "redis_url", "FLEETPULSE_ALLOW": "allow"}
 TABLE: Final = "probe"
-_OTHER_TABLES: Final = frozenset({"controller"})
-"""One file may configure both daemons."""
+BUS_SCHEMES: Final = ("redis", "rediss", "unix")
+PRIVATE_RANGES: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 _TARGET_DEFAULTS: Final = {
     field.name: field.default for field in msgspec.structs.fields(ReplicaProbeTarget)
 }
-
-BUS_SCHEMES: Final = ("redis", "rediss", "unix")
-PRIVATE_RANGES: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
-PORT_MAX: Final = 65535
-_USER_PASSWORD: Final = re.compile(r"(?<=//)([^:@/]*):.*@")
-_QUERY_PASSWORD: Final = re.compile(r"([?&](?:ssl_)?password=)[^&#]*")
 
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=3600)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
@@ -57,8 +44,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Connections open at most; 0 means as many as the file descriptor limit allows."""
     max_in_flight: _Count = 0
     """Probes on the wire at most; 0 means `max_connections`."""
-    tick_s: Annotated[float, msgspec.Meta(ge=0.001, le=0.1)] = 0.01
-    """How often the sweep looks for what is due: the grain of schedule and deadlines."""
     poll_s: _Seconds = 0.25
     """How often the version hash is read: the longest a new target waits to be noticed."""
     full_refresh_s: _Seconds = 30.0
@@ -75,131 +60,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Longest wait for one answer of the bus."""
     bus_backoff_s: _Seconds = 2.0
     """Longest wait between two tries while the bus is away."""
-    drain_s: Annotated[float, msgspec.Meta(ge=0, le=10)] = 5.0
+    drain_s: Annotated[float, msgspec.Meta(ge=0, le=9)] = 1.0
     """On SIGTERM probes in flight get this long to end, before the last results are written."""
 
 
-_FIELDS: Final = {field.name: field for field in msgspec.structs.fields(Settings)}
-
-
-class Address(NamedTuple):
-    """Where a server listens."""
-
-    host: str
-    port: int
-
-
-class Effective(NamedTuple):
-    """The settings, and for each key where its value came from."""
-
-    settings: Settings
-    sources: Mapping[str, str]
-
-    def lines(self) -> Iterator[str]:
-        """Yield the settings as a TOML file, secrets masked, each value with its source."""
-        yield f"[{TABLE}]"
-        for name in _FIELDS:
-            value = getattr(self.settings, name)
-            shown = mask_url(value) if name == "redis_url" else value
-            yield f"{name} = {json.dumps(shown)}  # {self.sources[name]}"
+_LAYERS: Final = Layers(
+    struct=Settings,
+    table=TABLE,
+    shared_names={"FLEETPULSE_REDIS_URL": "redis_url", "FLEETPULSE_ALLOW": "allow"},
+)
 
 
 def load(
-    file: Path | None,
-    environ: Mapping[str, str],
-    *,
-    flags: Mapping[str, object] | None = None,
-) -> Effective:
-    """Layer defaults, `file`, `environ` and `flags`, and check that the whole can work.
+    file: Path | None, environ: Mapping[str, str], *, flags: Mapping[str, object]
+) -> Effective[Settings]:
+    """Layer the settings and check that the whole can work.
 
     Raises:
-        SettingsError: if the file cannot be read, a key is unknown, a value is out of range, or
-            the sums do not add up.
+        SettingsError: if a layer cannot be read, a value is out of range, or the sums do not
+            add up.
     """
-    values: dict[str, Any] = {}
-    sources = dict.fromkeys(_FIELDS, "default")
-    layers = (
-        _file_layer(file) if file is not None else (),
-        _environment_layer(environ),
-        ((name, value, "flag") for name, value in (flags or {}).items()),
-    )
-    for layer in layers:
-        for name, value, source in layer:
-            values[name] = _convert(name, value, source)
-            sources[name] = source
-    settings = Settings(**values)
-    _refuse_impossible(settings)
-    return Effective(settings, sources)
-
-
-_Layer = Iterable[tuple[str, object, str]]
-
-
-def _file_layer(path: Path) -> _Layer:
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"the settings file {path} cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"the settings file {path} is not TOML: {error}") from error
-    for name in document:
-        if name != TABLE and name not in _OTHER_TABLES:
-            raise SettingsError(
-                f"{path}: unknown key {name!r}{_nearest(name, [TABLE, *_FIELDS])}; "
-                f"the prober's settings stand in the table [{TABLE}]"
-            )
-    table = document.get(TABLE, {})
-    if not isinstance(table, dict):
-        raise SettingsError(f"{path}: {TABLE!r} is not a table; write [{TABLE}]")
-    for name in table:
-        if name not in _FIELDS:
-            raise SettingsError(
-                f"{path}: unknown key '{TABLE}.{name}'{_nearest(name, _FIELDS, f'{TABLE}.')}"
-            )
-    return [(name, value, f"file {path}") for name, value in table.items()]
-
-
-def _environment_layer(environ: Mapping[str, str]) -> _Layer:
-    """List what the environment sets; a name of our own goes over a shared one."""
-    layer: list[tuple[str, object, str]] = [
-        (name, _split(name, environ[variable]), f"environment {variable}")
-        for variable, name in SHARED_NAMES.items()
-        if environ.get(variable)
-    ]
-    for variable, value in sorted(environ.items()):
-        if not variable.startswith(ENVIRONMENT_PREFIX):
-            continue
-        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
-        if name not in _FIELDS:
-            known = [f"{ENVIRONMENT_PREFIX}{field.upper()}" for field in _FIELDS]
-            raise SettingsError(
-                f"unknown environment variable {variable}{_nearest(variable, known)}"
-            )
-        layer.append((name, _split(name, value), f"environment {variable}"))
-    return layer
-
-
-def _split(name: str, text: str) -> object:
-    if name == "allow":
-        return [part.strip() for part in text.split(",") if part.strip()]
-    return text
-
-
-def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
-    match get_close_matches(name, list(known), n=1, cutoff=0.5):
-        case [nearest]:
-            return f", did you mean '{prefix}{nearest}'?"
-        case _:
-            return ""
-
-
-def _convert(name: str, value: object, source: str) -> object:
-    """Bring one value to its type; text is read as numbers only where it came as text."""
-    try:
-        return msgspec.convert(value, _FIELDS[name].type, strict=not source.startswith("env"))
-    except msgspec.ValidationError as error:
-        shown = mask_url(value) if name == "redis_url" and isinstance(value, str) else value
-        raise SettingsError(f"{TABLE}.{name} = {shown!r} ({source}): {error}") from error
+    effective = _LAYERS.load(file, environ, flags)
+    _refuse_impossible(effective.settings)
+    return effective
 
 
 def _refuse_impossible(settings: Settings) -> None:
@@ -244,7 +127,7 @@ def _refuse_unusable(settings: Settings) -> None:
             f"{TABLE}.redis_url = {mask_url(settings.redis_url)!r}: the scheme {scheme!r} is not "
             f"one of {', '.join(BUS_SCHEMES)}; write for example redis://127.0.0.1:6379/0"
         )
-    parse_address(settings.metrics)
+    parse_address(f"{TABLE}.metrics", settings.metrics)
     if not settings.allow:
         raise SettingsError(f"{TABLE}.allow is empty: no target could be dialled; name a network")
     for network in settings.allow:
@@ -252,33 +135,3 @@ def _refuse_unusable(settings: Settings) -> None:
             ip_network(network)
         except ValueError as error:
             raise SettingsError(f"{TABLE}.allow: {error}; write for example 10.0.0.0/8") from error
-
-
-def parse_address(text: str) -> Address:
-    """Split HOST:PORT; an IPv6 host stands in brackets.
-
-    >>> parse_address("[::1]:0")
-    Address(host='::1', port=0)
-
-    Raises:
-        SettingsError: if `text` is not of that form, or the port is not in 0-65535.
-    """
-    host, colon, port = text.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    bracketed = host != bare
-    if not (colon and bare and bracketed == (":" in bare) and port.isascii() and port.isdigit()):
-        raise SettingsError(
-            f"{TABLE}.metrics = {text!r} is not HOST:PORT; write for example 127.0.0.1:9155"
-        )
-    if int(port) > PORT_MAX:
-        raise SettingsError(f"{TABLE}.metrics = {text!r}: the port is not in 0-{PORT_MAX}")
-    return Address(bare, int(port))
-
-
-def mask_url(url: str) -> str:
-    """Return `url` with its password, in either place, as three stars.
-
-    >>> mask_url("redis://ops:s3cret@bus:6379/0?password=s3cret")
-    'redis://ops:***@bus:6379/0?password=***'
-    """
-    return _QUERY_PASSWORD.sub(r"\1***", _USER_PASSWORD.sub(r"\1:***@", url))

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from probe.errors import SettingsError
-from probe.settings import PRIVATE_RANGES, Address, Settings, load, mask_url, parse_address
+from probe.layers import Address, mask_url, parse_address
+from probe.settings import PRIVATE_RANGES, Settings, load
 
 
 def write(path: Path, text: str) -> Path:
@@ -20,19 +21,19 @@ def file(tmp_path: Path) -> Path:
 
 class TestLayers:
     def test_defaults_stand_alone(self) -> None:
-        effective = load(None, {})
+        effective = load(None, {}, flags={})
         assert effective.settings == Settings()
         assert set(effective.sources.values()) == {"default"}
         assert effective.settings.allow == PRIVATE_RANGES
 
     def test_file_goes_over_default(self, file: Path) -> None:
-        effective = load(file, {})
+        effective = load(file, {}, flags={})
         assert effective.settings.flush_s == 0.11
         assert effective.sources["flush_s"] == f"file {file}"
         assert effective.sources["flush_count"] == "default"
 
     def test_environment_goes_over_file(self, file: Path) -> None:
-        effective = load(file, {"FLEETPULSE_PROBE__FLUSH_S": "0.12"})
+        effective = load(file, {"FLEETPULSE_PROBE__FLUSH_S": "0.12"}, flags={})
         assert effective.settings.flush_s == 0.12
         assert effective.sources["flush_s"] == "environment FLEETPULSE_PROBE__FLUSH_S"
 
@@ -43,18 +44,18 @@ class TestLayers:
 
     def test_shared_names_are_read_and_own_names_go_over_them(self) -> None:
         shared = {"FLEETPULSE_REDIS_URL": "redis://a", "FLEETPULSE_ALLOW": "10.0.0.0/8, ::1/128"}
-        assert load(None, shared).settings.redis_url == "redis://a"
-        assert load(None, shared).settings.allow == ("10.0.0.0/8", "::1/128")
+        assert load(None, shared, flags={}).settings.redis_url == "redis://a"
+        assert load(None, shared, flags={}).settings.allow == ("10.0.0.0/8", "::1/128")
         both = shared | {"FLEETPULSE_PROBE__REDIS_URL": "redis://b"}
-        assert load(None, both).settings.redis_url == "redis://b"
+        assert load(None, both, flags={}).settings.redis_url == "redis://b"
 
     def test_a_list_is_replaced_not_merged(self, file: Path) -> None:
-        effective = load(file, {"FLEETPULSE_PROBE__ALLOW": "10.2.0.0/16"})
+        effective = load(file, {"FLEETPULSE_PROBE__ALLOW": "10.2.0.0/16"}, flags={})
         assert effective.settings.allow == ("10.2.0.0/16",)
 
     def test_a_file_may_also_configure_the_controller(self, tmp_path: Path) -> None:
         path = write(tmp_path / "f.toml", "[controller]\nanything = 1\n[probe]\nflush_count = 7\n")
-        assert load(path, {}).settings.flush_count == 7
+        assert load(path, {}, flags={}).settings.flush_count == 7
 
 
 class TestRefusals:
@@ -74,13 +75,13 @@ class TestRefusals:
     def test_a_bad_file_is_named_with_its_key(self, tmp_path: Path, text: str, said: str) -> None:
         path = write(tmp_path / "f.toml", text)
         with pytest.raises(SettingsError) as caught:
-            load(path, {})
+            load(path, {}, flags={})
         assert said in str(caught.value)
         assert str(path) in str(caught.value)
 
     def test_a_missing_file_is_said(self, tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match="cannot be read"):
-            load(tmp_path / "absent.toml", {})
+            load(tmp_path / "absent.toml", {}, flags={})
 
     @pytest.mark.parametrize(
         ("environ", "said"),
@@ -100,7 +101,7 @@ class TestRefusals:
     )
     def test_a_bad_value_is_named_with_its_source(self, environ: dict[str, str], said: str) -> None:
         with pytest.raises(SettingsError) as caught:
-            load(None, environ)
+            load(None, environ, flags={})
         assert said in str(caught.value)
 
     @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ class TestRefusals:
 
     def test_a_secret_is_not_in_the_refusal(self) -> None:
         with pytest.raises(SettingsError) as caught:
-            load(None, {"FLEETPULSE_REDIS_URL": "http://u:s3cret@bus/?password=s3cret"})
+            load(None, {"FLEETPULSE_REDIS_URL": "http://u:s3cret@bus/?password=s3cret"}, flags={})
         assert "s3cret" not in str(caught.value)
 
 
@@ -128,10 +129,10 @@ class TestCheckConfig:
     def test_the_output_is_a_file_that_gives_the_same_settings(self, tmp_path: Path) -> None:
         effective = load(None, {}, flags={"key_prefix": 'a"b', "allow": ["10.3.0.0/16"]})
         path = write(tmp_path / "again.toml", "\n".join(effective.lines()))
-        assert load(path, {}).settings == effective.settings
+        assert load(path, {}, flags={}).settings == effective.settings
 
     def test_each_value_has_its_source_and_secrets_are_masked(self) -> None:
-        effective = load(None, {"FLEETPULSE_REDIS_URL": "rediss://u:s3cret@bus:6380/1"})
+        effective = load(None, {"FLEETPULSE_REDIS_URL": "rediss://u:s3cret@bus:6380/1"}, flags={})
         text = "\n".join(effective.lines())
         assert 'redis_url = "rediss://u:***@bus:6380/1"' in text
         assert "# environment FLEETPULSE_REDIS_URL" in text
@@ -151,4 +152,4 @@ def test_passwords_are_masked_in_either_place(url: str, masked: str) -> None:
 
 
 def test_an_ipv6_address_stands_in_brackets() -> None:
-    assert parse_address("[::1]:0") == Address("::1", 0)
+    assert parse_address("probe.metrics", "[::1]:0") == Address("::1", 0)

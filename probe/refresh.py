@@ -1,0 +1,142 @@
+"""Which partitions to read again, and which of what was read to believe.
+
+Pure but for its log; driven by the refresher with what the bus said. Two rules: everything is
+read again in rotation, so that each second costs the same; and a bus that lost its memory (S4)
+takes no target from us until it has had time to be filled again.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil
+from typing import Final
+
+import structlog
+
+from probe.bus import Poll
+from probe.bus_targets import Targets
+from probe.errors import MalformedEntry, UnknownVersion, UnsupportedCheck, WireError
+from probe.ledger import Ledger, bump
+from probe.wire import (
+    TARGET_TTL_S,
+    ReplicaId,
+    ReplicaProbeTarget,
+    partitions_moved,
+)
+
+AMNESIA_GRACE_S: Final = 30.0
+"""A controller fills an empty bus again within 5 s; a removal can wait for six of these."""
+REJECTED_LOG_PERIOD_S: Final = 3600.0
+REJECTED_LOG_MAX: Final = 10_000
+"""Ids remembered as logged; beyond it a repeated line is the smaller evil."""
+
+_LABELS: Final = {
+    MalformedEntry: "malformed",
+    UnknownVersion: "unknown_version",
+    UnsupportedCheck: "unsupported_check",
+}
+
+_log = structlog.get_logger("probe.targets")
+
+Admit = Callable[[ReplicaProbeTarget], object]
+"""Raises `WireError` if a target asks for what this prober cannot do."""
+
+
+class Refresh:
+    """What is known of the partitions owned, and what is to be read next."""
+
+    def __init__(
+        self,
+        partitions: Sequence[int],
+        *,
+        polls_per_round: float,
+        admit: Admit,
+        ledger: Ledger,
+    ) -> None:
+        self.partitions = tuple(partitions)
+        self._step = ceil(len(self.partitions) / max(1.0, polls_per_round))
+        self._admit = admit
+        self._ledger = ledger
+        self._cursor = 0
+        self._epoch: str | None = None
+        self._versions: dict[int, int] = {}
+        self._content: dict[int, dict[ReplicaId, ReplicaProbeTarget]] = {}
+        self._amnesia_at: dict[int, float] = {}
+        self._logged: dict[str, float] = {}
+
+    def knows(self, partition: int, replica_id: ReplicaId) -> bool:
+        """Tell whether the replica is under watch already."""
+        return replica_id in self._content.get(partition, ())
+
+    def wanted(self, poll: Poll, now: float) -> list[int]:
+        """Return the partitions to read now: those never read or moved, and the next in turn."""
+        self._notice_amnesia(poll, now)
+        unread = [p for p in self.partitions if p not in self._content]
+        moved = partitions_moved(self._versions, poll.versions, self.partitions)
+        count = len(self.partitions)
+        turn = [self.partitions[(self._cursor + n) % count] for n in range(self._step)]
+        self._cursor = (self._cursor + self._step) % count
+        return sorted({*unread, *moved, *turn})
+
+    def admitted(self, found: Targets, now: float) -> Mapping[int, Sequence[ReplicaProbeTarget]]:
+        """Return what to watch of each partition read; the rest is counted and logged."""
+        for entry in found.rejected:
+            self._reject(entry.replica_id, entry.error, now)
+        contents: dict[int, Sequence[ReplicaProbeTarget]] = {}
+        for partition, targets in found.by_partition.items():
+            known = self._content.get(partition, {})
+            content = {
+                target.replica_id: target
+                for target in targets
+                if known.get(target.replica_id) == target or self._admits(target, now)
+            }
+            if self._forgetful(partition, now):
+                content = {**known, **content}
+            contents[partition] = list(content.values())
+        return contents
+
+    def took(self, partition: int, content: Sequence[ReplicaProbeTarget], poll: Poll) -> None:
+        """Note what the sweep now watches, and the version it was read at."""
+        self._content[partition] = {target.replica_id: target for target in content}
+        version = poll.versions.get(partition)
+        if version is not None:
+            self._versions[partition] = version
+
+    def _notice_amnesia(self, poll: Poll, now: float) -> None:
+        lost = self._epoch is not None and poll.epoch != self._epoch
+        back = any(poll.versions.get(p, -1) < known for p, known in self._versions.items())
+        if lost or back:
+            _log.warning("bus_lost_memory", targets=sum(map(len, self._content.values())))
+            self._versions.clear()
+            self._amnesia_at = dict.fromkeys(self.partitions, now)
+        self._epoch = poll.epoch
+
+    def _forgetful(self, partition: int, now: float) -> bool:
+        """Tell whether an absent target means nothing yet.
+
+        It means something again once the partition was written to and the grace is over; one
+        that nobody ever writes to again is given up when its targets would have expired.
+        """
+        since = self._amnesia_at.get(partition)
+        if since is None:
+            return False
+        written = partition in self._versions
+        if now - since > (AMNESIA_GRACE_S if written else TARGET_TTL_S):
+            del self._amnesia_at[partition]
+            return False
+        return True
+
+    def _admits(self, target: ReplicaProbeTarget, now: float) -> bool:
+        try:
+            self._admit(target)
+        except WireError as error:
+            self._reject(target.replica_id, error, now)
+            return False
+        return True
+
+    def _reject(self, replica_id: str, error: WireError, now: float) -> None:
+        bump(self._ledger.rejected, _LABELS.get(type(error), "other"))
+        if now < self._logged.get(replica_id, now):
+            return
+        if len(self._logged) >= REJECTED_LOG_MAX:
+            self._logged.clear()
+        self._logged[replica_id] = now + REJECTED_LOG_PERIOD_S
+        _log.warning("target_rejected", replica=replica_id[:64], error=str(error)[:300])
