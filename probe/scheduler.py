@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from probe.health import UNKNOWN, Outcome, Streak, Transition, observe
 from probe.reasons import OutcomeKind
-from probe.spread import SLOTS_PER_S, Spread, fraction_of
+from probe.spread import SLOTS_PER_S, Spread
 from probe.wire import (
     ReplicaHealthStatus,
     ReplicaId,
@@ -286,14 +286,14 @@ class Scheduler:
         """Give a new check its phase and its first start.
 
         With a fresh verdict from the bus it waits for its phase; without, it is probed within
-        a second, spread by its hash (R-61).
+        a second, its phase shrunk to that second: as evenly spread (R-61).
         """
         check.phase_slot = self._spread.take(check.replica_id, check.interval_s)
         if in_phase or check.interval_s <= FIRST_PROBE_S:
             check.joining = False
             check.next_due = _next_in_phase(check, now)
         else:
-            check.next_due = now + fraction_of(check.replica_id) * FIRST_PROBE_S
+            check.next_due = now + check.phase_slot / SLOTS_PER_S / check.interval_s * FIRST_PROBE_S
         slot = max(int(check.next_due * SLOTS_PER_S), self._starts_slot) + 1
         self._starts[slot].append(check)
 

@@ -1,0 +1,318 @@
+"""When each target is probed, told in virtual seconds."""
+
+import pytest
+
+from probe.health import Streak, Transition, ended
+from probe.reasons import Reason
+from probe.scheduler import Check, Scheduler
+from probe.wire import ReplicaProbeTarget
+from tests.fakes.entries import replica, status, target
+
+PASSED, REFUSED, NO_FDS = ended(Reason.OK), ended(Reason.CONNECT_REFUSED), ended(Reason.LOCAL_FDS)
+T0 = 1000.0
+TICK = 0.01
+
+
+def scheduler_of(*targets: ReplicaProbeTarget) -> Scheduler:
+    scheduler = Scheduler()
+    scheduler.replace(0, targets, now=T0)
+    return scheduler
+
+
+def only(scheduler: Scheduler) -> Check:
+    (check,) = scheduler
+    return check
+
+
+def starts(
+    scheduler: Scheduler, since: float, until: float, *, answer: bool = True, limit: int = 100_000
+) -> list[tuple[float, Check]]:
+    """Tick from one moment to another, answering each probe at once; return who started when."""
+    seen: list[tuple[float, Check]] = []
+    for tick in range(round((until - since) / TICK) + 1):
+        now = since + tick * TICK
+        for check in scheduler.due(now, limit):
+            seen.append((now, check))
+            if answer:
+                scheduler.record(check, PASSED, now)
+    return seen
+
+
+def first_start(scheduler: Scheduler) -> tuple[Check, float]:
+    """Return the check that starts first, in flight, and when it did."""
+    for tick in range(200):
+        now = T0 + tick * TICK
+        if started := scheduler.due(now, 1):
+            return started[0], now
+    raise AssertionError("nothing was due for two seconds")
+
+
+class TestStarts:
+    @pytest.mark.parametrize("interval_s", [0.1, 0.25, 0.333, 1.0, 7.5, 10.0])
+    def test_a_target_is_probed_once_an_interval_without_drift(self, interval_s: float) -> None:
+        """R-02."""
+        scheduler = scheduler_of(target(0, interval_s=interval_s))
+        times = [now for now, _ in starts(scheduler, T0, T0 + 60 * interval_s)]
+        steady = times[2:]  # the first is early, the second falls into phase
+        for number, now in enumerate(steady):
+            assert now - steady[0] == pytest.approx(number * interval_s, abs=2 * TICK)
+        assert len(times) in (60, 61, 62)
+
+    @pytest.mark.parametrize(("interval_s", "within_s"), [(0.1, 0.1), (1.0, 1.0), (1200.0, 1.0)])
+    def test_a_new_target_is_probed_within_a_second(
+        self, interval_s: float, within_s: float
+    ) -> None:
+        scheduler = scheduler_of(*(target(n, interval_s=interval_s) for n in range(50)))
+        seen = starts(scheduler, T0, T0 + within_s + TICK)
+        assert {check for _, check in seen} == set(scheduler)
+
+    def test_an_answer_slower_than_the_interval_skips_starts_and_counts_them(self) -> None:
+        """R-52."""
+        scheduler = scheduler_of(target(0, interval_s=1.0))
+        seen = starts(scheduler, T0, T0 + 10, answer=False)
+        assert len(seen) == 1
+        assert scheduler.overlapped == 9
+        scheduler.record(only(scheduler), PASSED, T0 + 10)
+        assert len(starts(scheduler, T0 + 10 + TICK, T0 + 11)) == 1
+
+    def test_what_the_limit_holds_back_stays_due_in_order(self) -> None:
+        scheduler = scheduler_of(*(target(n, interval_s=1.0) for n in range(10)))
+        first = scheduler.due(T0 + 1.01, 3)
+        assert (len(first), scheduler.waiting) == (3, 7)
+        second = scheduler.due(T0 + 1.02, 7)
+        assert set(first) | set(second) == set(scheduler)
+        assert [c.due_at for c in first + second] == sorted(c.due_at for c in first + second)
+
+    def test_the_timeout_of_a_probe_that_waited_for_room_starts_when_it_starts(self) -> None:
+        """R-53."""
+        scheduler = scheduler_of(*(target(n, interval_s=1.0, timeout_s=0.5) for n in range(2)))
+        scheduler.due(T0 + 1.01, 1)
+        (late,) = scheduler.due(T0 + 9, 1)
+        assert (late.started_at, late.deadline) == (T0 + 9, T0 + 9.5)
+
+    def test_a_prober_late_by_intervals_probes_once_and_falls_back_into_phase(self) -> None:
+        scheduler = scheduler_of(target(0, interval_s=1.0))
+        (regular, _), *_ = starts(scheduler, T0, T0 + 1)
+        (check,) = scheduler.due(regular + 5.5, 9)
+        scheduler.record(check, PASSED, regular + 5.5)
+        assert scheduler.missed == 4
+        after = [now for now, _ in starts(scheduler, regular + 5.51, regular + 8.5)]
+        assert [round(now - regular, 1) for now in after] == [6.0, 7.0, 8.0]
+
+    def test_nothing_is_due_twice_in_one_moment(self) -> None:
+        scheduler = scheduler_of(*(target(n, interval_s=1.0) for n in range(10)))
+        assert len(scheduler.due(T0 + 1.01, 99)) == 10
+        assert scheduler.due(T0 + 1.01, 99) == []
+
+
+class TestDeadlines:
+    def test_the_first_deadline_is_the_shorter_of_the_two_timeouts(self) -> None:
+        check, now = first_start(scheduler_of(target(0, connect_timeout_s=2.0, timeout_s=9.0)))
+        assert check.deadline == now + 2.0
+        check, now = first_start(scheduler_of(target(0, connect_timeout_s=9.0, timeout_s=2.0)))
+        assert check.deadline == now + 2.0
+
+    def test_a_deadline_is_never_early_and_at_most_two_slots_late(self) -> None:
+        scheduler = scheduler_of(target(0, connect_timeout_s=0.5))
+        check, now = first_start(scheduler)
+        assert scheduler.overdue(now + 0.5) == []
+        assert scheduler.overdue(now + 0.52) == [check]
+
+    def test_an_overdue_check_is_named_once(self) -> None:
+        scheduler = scheduler_of(target(0, connect_timeout_s=0.5))
+        _, now = first_start(scheduler)
+        assert len(scheduler.overdue(now + 0.6)) == 1
+        assert scheduler.overdue(now + 5) == []
+
+    def test_a_rearmed_check_is_named_again_at_its_new_deadline(self) -> None:
+        scheduler = scheduler_of(target(0, connect_timeout_s=0.5, timeout_s=2.0))
+        check, now = first_start(scheduler)
+        scheduler.overdue(now + 0.6)
+        scheduler.rearm(check, now + 2.0)
+        assert scheduler.overdue(now + 2.0) == []
+        assert scheduler.overdue(now + 2.02) == [check]
+
+    def test_a_probe_that_ended_in_time_is_not_overdue(self) -> None:
+        scheduler = scheduler_of(target(0, connect_timeout_s=0.5))
+        check, now = first_start(scheduler)
+        scheduler.record(check, PASSED, now + 0.4)
+        assert scheduler.overdue(now + 5) == []
+
+    def test_the_next_probe_has_a_deadline_of_its_own(self) -> None:
+        scheduler = scheduler_of(target(0, interval_s=1.0, connect_timeout_s=1.5))
+        check, now = first_start(scheduler)
+        scheduler.record(check, PASSED, now)
+        (again,) = scheduler.due(now + 1.02, 1)
+        assert again is check
+        assert scheduler.overdue(now + 1.55) == []  # where the first one's deadline lay
+        assert scheduler.overdue(now + 2.51) == []
+        assert scheduler.overdue(now + 2.55) == [check]
+
+    def test_a_later_entry_never_hides_an_earlier_deadline(self) -> None:
+        scheduler = scheduler_of(target(0, interval_s=1.0, connect_timeout_s=0.5, timeout_s=30.0))
+        check, now = first_start(scheduler)
+        scheduler.overdue(now + 0.6)
+        scheduler.rearm(check, now + 30.0)
+        scheduler.record(check, PASSED, now + 0.7)
+        scheduler.due(now + 1.02, 1)
+        assert scheduler.overdue(now + 1.6) == [check]
+
+
+class TestRecord:
+    def test_evidence_moves_the_streak_and_its_times(self) -> None:
+        """R-02."""
+        scheduler = scheduler_of(target(0, max_retries=1))
+        check, now = first_start(scheduler)
+        assert scheduler.record(check, PASSED, now + 0.1) is Transition.UP
+        assert (check.streak.healthy, check.in_flight, check.seq) == (True, False, 1)
+        assert check.ended_at == check.evidence_at == check.changed_at == now + 0.1
+        scheduler.restart(check, now + 1)
+        assert scheduler.record(check, REFUSED, now + 1.1) is Transition.DOWN
+        assert (check.outcome, check.changed_at) == (REFUSED, now + 1.1)
+
+    def test_the_probers_own_fault_leaves_streak_and_evidence_alone(self) -> None:
+        """R-53."""
+        scheduler = scheduler_of(target(0))
+        check, now = first_start(scheduler)
+        scheduler.record(check, PASSED, now)
+        before = check.streak
+        scheduler.restart(check, now + 1)
+        assert scheduler.record(check, NO_FDS, now + 1) is None
+        assert check.streak is before
+        assert (check.evidence_at, check.ended_at, check.seq) == (now, now + 1, 2)
+
+    def test_a_restart_leaves_the_place_in_the_wheel_alone(self) -> None:
+        scheduler = scheduler_of(target(0, interval_s=1.0))
+        check, now = first_start(scheduler)
+        scheduler.record(check, PASSED, now)
+        scheduler.restart(check, now + 0.3)
+        scheduler.record(check, PASSED, now + 0.3)
+        after = [round(at - now, 1) for at, _ in starts(scheduler, now + TICK, now + 2.5)]
+        assert after == [1.0, 2.0]
+
+
+class TestReplace:
+    def test_an_unchanged_target_keeps_its_check(self) -> None:
+        scheduler = scheduler_of(target(1))
+        before = only(scheduler)
+        changes = scheduler.replace(0, [target(1)], now=T0 + 1)
+        assert only(scheduler) is before
+        assert (changes.added, changes.changed, changes.removed, changes.retired) == (
+            [],
+            [],
+            [],
+            [],
+        )
+
+    def test_a_changed_target_gets_a_new_check_that_keeps_the_streak(self) -> None:
+        scheduler = scheduler_of(target(1))
+        old, now = first_start(scheduler)
+        scheduler.record(old, PASSED, now)
+        changes = scheduler.replace(0, [target(1, inference_port=9)], now=now + 1)
+        check = only(scheduler)
+        assert (changes.changed, changes.retired, changes.removed) == ([check], [old], [])
+        assert old.removed
+        assert not check.removed
+        assert (check.streak, check.seq, check.evidence_at) == (old.streak, 1, now)
+        assert {c for _, c in starts(scheduler, now + 1, now + 2.02)} == {check}
+
+    def test_another_generation_is_another_incarnation(self) -> None:
+        """R-44."""
+        scheduler = scheduler_of(target(1, generation=1))
+        old, now = first_start(scheduler)
+        scheduler.record(old, PASSED, now)
+        scheduler.replace(0, [target(1, generation=2)], now=now + 1)
+        check = only(scheduler)
+        assert (check.streak.healthy, check.outcome, check.seq) == (False, None, 1)
+
+    def test_a_removed_target_is_never_probed_again(self) -> None:
+        scheduler = scheduler_of(target(1, interval_s=1.0), target(2, interval_s=1.0))
+        changes = scheduler.replace(0, [target(2, interval_s=1.0)], now=T0)
+        assert changes.removed == [replica(1)]
+        assert [c.replica_id for c in changes.retired] == [replica(1)]
+        assert {c.replica_id for _, c in starts(scheduler, T0, T0 + 5)} == {replica(2)}
+
+    def test_a_removed_target_that_waits_for_room_is_dropped(self) -> None:
+        scheduler = scheduler_of(target(1))
+        scheduler.due(T0 + 1.01, 0)
+        assert scheduler.waiting == 1
+        scheduler.replace(0, [], now=T0 + 1.01)
+        assert scheduler.due(T0 + 2, 9) == []
+        assert scheduler.waiting == 0
+
+    def test_partitions_are_replaced_one_by_one(self) -> None:
+        scheduler = scheduler_of(target(1))
+        scheduler.replace(5, [target(2)], now=T0)
+        assert (len(scheduler), set(scheduler.partitions)) == (2, {0, 5})
+        scheduler.replace(0, [], now=T0)
+        assert (len(scheduler), set(scheduler.partitions)) == (1, {5})
+        assert only(scheduler).replica_id == replica(2)
+
+    def test_a_target_listed_twice_is_one_check_with_the_last_description(self) -> None:
+        """R-52."""
+        scheduler = scheduler_of(target(1, inference_port=1), target(1, inference_port=2))
+        assert only(scheduler).target.inference_port == 2
+        assert len(starts(scheduler, T0, T0 + 1.02)) == 1
+
+    def test_a_target_read_before_the_last_tick_is_not_lost(self) -> None:
+        scheduler = scheduler_of(target(1))
+        scheduler.due(T0 + 50, 9)
+        scheduler.replace(0, [target(1), target(2)], now=T0 + 40)
+        assert replica(2) in {c.replica_id for _, c in starts(scheduler, T0 + 50, T0 + 51)}
+
+
+class TestSeeds:
+    BUS = 1_700_000_000.0
+
+    def test_a_seed_keeps_the_streak_and_continues_the_sequence(self) -> None:
+        """R-62."""
+        scheduler = Scheduler()
+        seed = status(
+            1, consecutive_failures=2, seq=41, last_check=self.BUS - 4, changed_at=self.BUS - 60
+        )
+        scheduler.replace(0, [target(1)], now=T0, bus_now=self.BUS, seeds={replica(1): seed})
+        check = only(scheduler)
+        assert check.streak == Streak(healthy=True, consecutive_failures=2, consecutive_successes=0)
+        assert (check.seq, check.evidence_at, check.changed_at) == (41, T0 - 4, T0 - 60)
+
+    @pytest.mark.parametrize(("age_s", "within_s"), [(0.0, 100.0), (99.0, 100.0), (101.0, 1.0)])
+    def test_a_fresh_seed_waits_for_its_phase_and_a_stale_one_is_probed_at_once(
+        self, age_s: float, within_s: float
+    ) -> None:
+        """R-62: a verdict moves by at most one interval."""
+        scheduler = Scheduler()
+        targets = [target(n, interval_s=100.0) for n in range(50)]
+        seeds = {
+            t.replica_id: status(n, last_check=self.BUS - age_s) for n, t in enumerate(targets)
+        }
+        scheduler.replace(0, targets, now=T0, bus_now=self.BUS, seeds=seeds)
+        seen = [now for now, _ in starts(scheduler, T0, T0 + within_s + TICK)]
+        assert len(seen) == 50
+        assert max(seen) > T0 + within_s / 2
+
+    def test_a_seed_of_another_generation_is_no_evidence(self) -> None:
+        """R-44."""
+        scheduler = Scheduler()
+        seed = status(1, generation=1, seq=7, last_check=self.BUS)
+        scheduler.replace(
+            0, [target(1, generation=2)], now=T0, bus_now=self.BUS, seeds={replica(1): seed}
+        )
+        check = only(scheduler)
+        assert (check.streak.healthy, check.evidence_at, check.seq) == (False, None, 7)
+
+    def test_a_seed_without_evidence_is_probed_at_once(self) -> None:
+        scheduler = Scheduler()
+        seed = status(1, healthy=False, last_check=0.0)
+        scheduler.replace(
+            0, [target(1, interval_s=600.0)], now=T0, bus_now=5.0, seeds={replica(1): seed}
+        )
+        assert only(scheduler).evidence_at is None
+        assert len(starts(scheduler, T0, T0 + 1.02)) == 1
+
+    def test_a_seed_never_overrides_what_this_prober_saw_itself(self) -> None:
+        scheduler = scheduler_of(target(1))
+        before = only(scheduler).streak
+        scheduler.replace(
+            0, [target(1, timeout_s=3.0)], now=T0, bus_now=9.0, seeds={replica(1): status(1)}
+        )
+        assert only(scheduler).streak == before
