@@ -1,0 +1,1 @@
+"""What a person writes down, turned into what the control plane can trust."""

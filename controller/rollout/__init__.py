@@ -1,0 +1,1 @@
+"""What is decided for a whole deployment: rolling out, scaling, going away."""
