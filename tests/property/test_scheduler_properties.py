@@ -1,0 +1,228 @@
+"""What holds for every fleet, every order of answers, and every clumsy ticker."""
+
+import uuid
+from collections import Counter, defaultdict
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from probe.health import ended
+from probe.reasons import Reason
+from probe.scheduler import FIRST_PROBE_S, Check, Scheduler
+from probe.spread import SLOTS_PER_S
+from probe.wire import ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget
+from tests.fakes.entries import replica, status, target
+
+PASSED = ended(Reason.OK)
+SLOT = 1 / SLOTS_PER_S
+
+intervals = st.sampled_from([0.1, 0.25, 0.333, 1.0, 2.5, 10.0])
+timeouts = st.sampled_from([0.05, 0.5, 1.0, 3.0, 15.0])
+
+
+def random_targets(seed: int, count: int, *, interval_s: float) -> list[ReplicaProbeTarget]:
+    """Return targets with random ids, as a controller gives them."""
+    random = Random(seed)  # noqa: S311 - a repeatable fleet, no secret
+    return [
+        target(
+            0,
+            replica_id=ReplicaId(str(uuid.UUID(int=random.getrandbits(128), version=4))),
+            interval_s=interval_s,
+        )
+        for _ in range(count)
+    ]
+
+
+class Fleet(RuleBasedStateMachine):
+    """A scheduler under targets that come, change and go, late ticks and scarce room.
+
+    R-52: at most one probe of a target in flight. No probe is lost: whatever happened before,
+    every target is started again within an interval once there is room and an answer.
+    """
+
+    @initialize(start=st.floats(0.0, 1e6))
+    def begin(self, start: float) -> None:
+        self.now = start
+        self.scheduler = Scheduler()
+        self.targets: dict[int, ReplicaProbeTarget] = {}
+        self.flying: dict[Check, float] = {}
+        self.gone: set[Check] = set()
+
+    @rule(number=st.integers(0, 8), interval_s=intervals, timeout_s=timeouts)
+    def describe(self, number: int, interval_s: float, timeout_s: float) -> None:
+        self.targets[number] = target(number, interval_s=interval_s, timeout_s=timeout_s)
+        self._replace()
+
+    @precondition(lambda self: self.targets)
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        del self.targets[data.draw(st.sampled_from(sorted(self.targets)))]
+        self._replace()
+
+    def _replace(self) -> None:
+        changes = self.scheduler.replace(0, self.targets.values(), now=self.now)
+        for check in changes.retired:
+            check.in_flight = False  # as the sweep does
+            self.flying.pop(check, None)
+            self.gone.add(check)
+
+    @rule(step=st.sampled_from([0.001, 0.01, 0.013, 0.3, 2.0, 40.0]), room=st.integers(0, 9))
+    def tick(self, step: float, room: int) -> None:
+        before, self.now = self.now, self.now + step
+        for check in self.scheduler.overdue(self.now):
+            deadline = self.flying.pop(check)
+            assert deadline < self.now, "a deadline fired early"
+            assert before < deadline + 2 * SLOT, "a deadline fired late"
+            self.scheduler.record(check, ended(Reason.RESPONSE_TIMEOUT), self.now)
+        for check in self.scheduler.due(self.now, room):
+            assert check not in self.flying, "two probes of one target in flight"
+            assert check not in self.gone, "a removed target is probed"
+            self.flying[check] = check.deadline
+
+    @precondition(lambda self: self.flying)
+    @rule(data=st.data())
+    def answer(self, data: st.DataObject) -> None:
+        check = data.draw(st.sampled_from(sorted(self.flying, key=lambda c: c.replica_id)))
+        del self.flying[check]
+        self.scheduler.record(check, PASSED, self.now)
+
+    @precondition(lambda self: self.flying)
+    @rule(data=st.data(), more_s=st.floats(0.0, 5.0))
+    def wait_on(self, data: st.DataObject, more_s: float) -> None:
+        check = data.draw(st.sampled_from(sorted(self.flying, key=lambda c: c.replica_id)))
+        if self.now + more_s >= check.deadline:  # a wire only ever extends
+            self.flying[check] = self.now + more_s
+            self.scheduler.rearm(check, self.now + more_s)
+
+    @invariant()
+    def only_what_flies_is_in_flight(self) -> None:
+        assert {check for check in self.scheduler if check.in_flight} == set(self.flying)
+        assert {check.replica_id for check in self.scheduler} == set(map(replica, self.targets))
+
+    def teardown(self) -> None:
+        """Answer everything and give room: nothing may have been lost on the way."""
+        if not hasattr(self, "scheduler"):
+            return
+        for check in list(self.flying):
+            self.scheduler.record(check, PASSED, self.now)
+        started: Counter[Check] = Counter()
+        until = self.now + 10.0 + FIRST_PROBE_S + 2 * SLOT
+        while self.now < until:
+            self.now += 0.05
+            for check in self.scheduler.due(self.now, 100):
+                started[check] += 1
+                self.scheduler.record(check, PASSED, self.now)
+        assert set(started) == set(self.scheduler), "a target was lost"
+
+
+TestFleet = Fleet.TestCase
+TestFleet.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+@given(
+    interval_s=st.floats(0.1, 30.0),
+    start=st.floats(0.0, 1e6),
+    jitters=st.lists(st.floats(0.001, 0.02), min_size=1, max_size=50),
+)
+@settings(max_examples=40, deadline=None)
+def test_the_rate_is_fixed_and_does_not_drift(
+    interval_s: float, start: float, jitters: list[float]
+) -> None:
+    """R-02: start k is at phase + k x interval, however unevenly the ticks come."""
+    scheduler = Scheduler()
+    scheduler.replace(0, [target(1, interval_s=interval_s)], now=start)
+    now, times, tick = start, [], 0
+    while now < start + 12 * interval_s:
+        now += jitters[tick % len(jitters)]
+        tick += 1
+        for check in scheduler.due(now, 1):
+            times.append((check.due_at, now))
+            scheduler.record(check, PASSED, now)
+    steady = [due_at for due_at, _ in times[1:]]
+    for number, due_at in enumerate(steady):
+        assert due_at == pytest.approx(steady[0] + number * interval_s, abs=1e-6)
+    assert all(0 <= at - due_at <= 0.02 + SLOT + 1e-9 for due_at, at in times[1:])
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    fleet=st.sampled_from([(2000, 1.0), (2000, 10.0), (3000, 10.0), (5000, 5.0)]),
+    start=st.floats(0.0, 1e6),
+)
+@settings(max_examples=12, deadline=None)
+def test_starts_are_spread_from_the_first_second_on(
+    seed: int, fleet: tuple[int, float], start: float
+) -> None:
+    """R-61: in any 100 ms at most 1.3x the mean, after a restart and when all are in phase."""
+    count, interval_s = fleet
+    scheduler = Scheduler()
+    scheduler.replace(0, random_targets(seed, count, interval_s=interval_s), now=start)
+    starts: defaultdict[int, int] = defaultdict(int)
+    first_slot = int(start * SLOTS_PER_S) + 1
+    slots = int((FIRST_PROBE_S + interval_s) * SLOTS_PER_S) + 20
+    for slot in range(first_slot, first_slot + slots):
+        now = (slot + 0.5) / SLOTS_PER_S
+        for check in scheduler.due(now, count):
+            starts[slot] += 1
+            scheduler.record(check, PASSED, now)
+    first_s = int(FIRST_PROBE_S * SLOTS_PER_S)
+    joining = fullest_100_ms(starts, first_slot, first_slot + first_s)
+    regular = fullest_100_ms(starts, first_slot + first_s + 10, first_slot + slots)
+    mean = count / interval_s / 10
+    assert regular <= 1.3 * mean
+    # In the first second every target joins, and those that did keep their phase already.
+    assert joining <= 1.3 * (count / 10 + (mean if interval_s > FIRST_PROBE_S else 0))
+
+
+def fullest_100_ms(starts: dict[int, int], first: int, last: int) -> int:
+    return max(sum(starts[slot] for slot in range(at, at + 10)) for at in range(first, last - 9))
+
+
+@given(seed=st.integers(0, 2**32), churned=st.integers(1, 1999))
+@settings(max_examples=6, deadline=None)
+def test_starts_stay_spread_while_targets_come_and_go(seed: int, churned: int) -> None:
+    """R-61."""
+    scheduler = Scheduler()
+    targets = random_targets(seed, 4000, interval_s=10.0)
+    scheduler.replace(0, targets[:2000], now=5.0)
+    scheduler.replace(0, targets[churned : churned + 2000], now=6.0)
+    load = Counter(check.phase_slot for check in scheduler)
+    ring = [load[slot % 1000] for slot in range(1010)]
+    assert max(sum(ring[at : at + 10]) for at in range(1000)) <= 1.3 * 20 + 1
+
+
+@given(
+    healthy=st.booleans(),
+    failures=st.integers(0, 20),
+    age_s=st.floats(0.0, 100.0),
+    interval_s=intervals,
+    start=st.floats(0.0, 1e6),
+)
+def test_a_hand_over_keeps_the_streak_and_probes_within_an_interval(
+    *, healthy: bool, failures: int, age_s: float, interval_s: float, start: float
+) -> None:
+    """R-62: a verdict moves by at most one interval."""
+    scheduler = Scheduler()
+    bus_now = 1_700_000_000.0
+    seeds: dict[ReplicaId, ReplicaHealthStatus] = {
+        replica(1): status(
+            1, healthy=healthy, consecutive_failures=failures, last_check=bus_now - age_s
+        )
+    }
+    scheduler.replace(
+        0, [target(1, interval_s=interval_s)], now=start, bus_now=bus_now, seeds=seeds
+    )
+    (check,) = scheduler
+    assert (check.streak.healthy, check.streak.consecutive_failures) == (healthy, failures)
+    assert scheduler.due(start + interval_s + 2 * SLOT, 1) == [check]
