@@ -1,0 +1,272 @@
+"""What the reconcile shell reads and writes: one moment of all, and changes on top of it.
+
+Every write is a compare-and-set on what was seen, in one transaction with its history. Who wins
+is decided here, what should happen is not.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql import ColumnElement
+
+from controller.db import history
+from controller.db.change import applied, changes_anything
+from controller.db.history import Event, HistoryEntry
+from controller.db.rollouts import end_rollout
+from controller.db.rows import (
+    Values,
+    deployment_of,
+    moving_values,
+    new_route,
+    route_of,
+    route_values,
+    select_deployments,
+    select_routes,
+)
+from controller.db.session import Database, Write, now_ms
+from controller.db.tables import GONE, TERMINAL, deployments, routes
+from controller.errors import Conflict
+from controller.model import (
+    Decision,
+    Deployment,
+    DeploymentChange,
+    DeploymentId,
+    Lifecycle,
+    Note,
+    Outcome,
+    RolloutId,
+    RouteChange,
+    RouteId,
+    RouteStatus,
+    Snapshot,
+)
+
+_NEVER_TERMINAL: Final = routes.c.status.not_in(TERMINAL)
+_LOST: Final = [*TERMINAL, RouteStatus.TERMINATING.value]
+"""Where a route that a rollout made no longer counts for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What came of a batch of changes."""
+
+    applied: int
+    lost: tuple[RouteId, ...]
+    """Changed by somebody else meanwhile: untouched, and without history (R-17)."""
+
+
+class Repository:
+    """Reads snapshots; writes changes and decisions under a lease's epoch."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @property
+    def sql_writes(self) -> Mapping[str, int]:
+        """Return rows written per table since the start, by everyone who uses this database."""
+        return self._database.sql_writes
+
+    async def observe(self) -> Snapshot:
+        """Return the database at one moment; `now_ms` is read last, so no age is negative.
+
+        Raises:
+            DatabaseUnreachable: if the database does not answer.
+        """
+        alive = deployments.c.lifecycle != Lifecycle.DESTROYED.value
+        failed = (
+            select(routes.c.rollout_id, func.count())
+            .join(deployments, deployments.c.rollout_id == routes.c.rollout_id)
+            .where(routes.c.status.in_(_LOST))
+            .group_by(routes.c.rollout_id)
+        )
+        async with self._database.read() as connection:
+            found = (await connection.execute(select_deployments(alive))).mappings().all()
+            rows = (await connection.execute(select_routes(_NEVER_TERMINAL))).all()
+            counts = {RolloutId(key): n for key, n in await connection.execute(failed)}
+            now = (await connection.execute(select(now_ms()))).scalar_one()
+        return Snapshot(
+            now_ms=now,
+            deployments={one.id: one for one in map(deployment_of, found)},
+            routes=tuple(map(route_of, rows)),
+            failed_counts=counts,
+        )
+
+    async def apply(
+        self, changes: Sequence[RouteChange], notes: Sequence[Note] = (), *, epoch: int
+    ) -> Applied:
+        """Write the changes whose route is still as it was seen; the others are lost, not written.
+
+        A change that would alter nothing is neither. Nothing to do means no I/O at all (R-04).
+
+        Raises:
+            LeaseLost: if `epoch` does not lead any more; nothing is written.
+            DatabaseUnreachable: if the database does not answer; nothing is written.
+        """
+        wanted = [change for change in changes if changes_anything(change)]
+        if not wanted and not notes:
+            return Applied(applied=0, lost=())
+        async with self._database.write(epoch=epoch) as write:
+            lost = await _write_changes(write, wanted)
+            await history.write_notes(write, notes)
+        return Applied(applied=len(wanted) - len(lost), lost=tuple(lost))
+
+    async def commit(self, decision: Decision, *, epoch: int) -> None:
+        """Write a decision whole, or not at all (R-13).
+
+        Raises:
+            Conflict: if the deployment or a route is not as it was seen, or may not go there.
+            LeaseLost: if `epoch` does not lead any more.
+            DatabaseUnreachable: if the database does not answer.
+        """
+        if decision.empty:
+            return
+        seen = decision.deployment
+        async with self._database.write(epoch=epoch) as write:
+            if decision.create or decision.routes or decision.change:
+                await _write_deployment(write, decision)
+            lost = await _write_changes(
+                write, [change for change in decision.routes if changes_anything(change)]
+            )
+            if lost:
+                raise Conflict(
+                    f"deployment {seen.name!r}: {len(lost)} of {len(decision.routes)} routes "
+                    f"changed meanwhile, among them {lost[0]}; decide again from a new snapshot"
+                )
+            await _write_creations(write, decision)
+            if decision.change is not None:
+                await _write_end(write, seen, decision.change)
+            await history.write_notes(write, decision.notes)
+
+    async def history_of(
+        self, subject: DeploymentId | RouteId, *, limit: int = 50
+    ) -> tuple[HistoryEntry, ...]:
+        """Return the newest entries of one deployment or one route, newest first.
+
+        Raises:
+            DatabaseUnreachable: if the database does not answer.
+        """
+        async with self._database.read() as connection:
+            return await history.history_of(connection, subject, limit=limit)
+
+
+async def _write_changes(write: Write, changes: Sequence[RouteChange]) -> list[RouteId]:
+    """Write changes with their history; return the routes that were not as seen."""
+    standing = await _lock_routes(write.connection, [change.route.id for change in changes])
+    updates: list[Values] = []
+    events: list[Event] = []
+    lost: list[RouteId] = []
+    for change in changes:
+        route = change.route
+        # Taken out, so that a second change of the same route in one batch loses.
+        version, rollout_id = standing.pop(route.id, (None, None))
+        if version != route.version:
+            lost.append(route.id)
+            continue
+        after = applied(change, now_ms=write.now_ms)
+        updates.append(moving_values(after) | {"seen_id": route.id, "seen_version": route.version})
+        events.append(history.route_changed(change, after, rollout_id=rollout_id))
+    if updates:
+        await write.connection.execute(_UPDATE_ROUTE, updates)
+        await history.write_events(write, events)
+    return lost
+
+
+_UPDATE_ROUTE: Final = update(routes).where(
+    routes.c.id == bindparam("seen_id"),
+    routes.c.version == bindparam("seen_version"),
+    _NEVER_TERMINAL,
+)
+
+
+async def _lock_routes(
+    connection: AsyncConnection, ids: Sequence[RouteId]
+) -> dict[RouteId, tuple[int | None, RolloutId | None]]:
+    """Return version and rollout in flight of those that may still change, and keep them so.
+
+    Asked before writing because a bulk write tells how many rows it hit, but not which.
+    """
+    found: dict[RouteId, tuple[int | None, RolloutId | None]] = {}
+    for chunk in history.chunks(set(ids)):
+        query = (
+            select(routes.c.id, routes.c.version, deployments.c.rollout_id)
+            .join(deployments, deployments.c.id == routes.c.deployment_id)
+            .where(routes.c.id.in_(chunk), _NEVER_TERMINAL)
+            .with_for_update(of=routes)
+        )
+        for route_id, version, rollout_id in await connection.execute(query):
+            found[route_id] = version, rollout_id
+    return found
+
+
+async def _write_creations(write: Write, decision: Decision) -> None:
+    if not decision.create:
+        return
+    made = [(new_route(wanted, write.now_ms), wanted.rollout_id) for wanted in decision.create]
+    rows = [route_values(route, rollout_id=rollout_id) for route, rollout_id in made]
+    await write.connection.execute(insert(routes), rows)
+    await history.write_events(
+        write,
+        [history.route_created(route, rollout_id, category="create") for route, rollout_id in made],
+    )
+
+
+async def _write_deployment(write: Write, decision: Decision) -> None:
+    """Move the deployment, or only its version, when it is as seen and may go there.
+
+    The version moves with every decision, so that one snapshot cannot be acted on twice.
+    """
+    seen, change = decision.deployment, decision.change
+    statement = update(deployments).where(
+        deployments.c.id == seen.id,
+        deployments.c.version == seen.version,
+        *_may(decision),
+    )
+    values: Values = {"version": seen.version + 1, "updated_at_ms": write.now_ms}
+    if change is not None:
+        values |= {"lifecycle": change.lifecycle.value, "sub_step": change.sub_step}
+        if (change.lifecycle, change.sub_step) != (seen.lifecycle, seen.sub_step):
+            values["phase_entered_at_ms"] = write.now_ms
+        if change.end_rollout is not None:
+            values |= {"deploying_revision_id": None, "rollout_id": None}
+        if change.end_rollout is Outcome.PROMOTED:
+            values["current_revision_id"] = deployments.c.deploying_revision_id
+    hit = (await write.connection.execute(statement.values(values))).rowcount
+    if hit != 1:
+        raise Conflict(
+            f"deployment {seen.name!r} is not any more as it was seen at version {seen.version}, "
+            "or may not go there; decide again from a new snapshot"
+        )
+
+
+def _may(decision: Decision) -> list[ColumnElement[bool]]:
+    """Return what must hold for a deployment to take a decision, beyond its version."""
+    seen, change = decision.deployment, decision.change
+    of = deployments.c
+    conditions: list[ColumnElement[bool]] = [of.lifecycle != Lifecycle.DESTROYED.value]
+    stays_gone = change is None or change.lifecycle.value in GONE
+    if decision.create or not stays_gone:  # R-38
+        conditions.append(of.lifecycle.not_in(GONE))
+    if change is None:
+        return conditions
+    if change.end_rollout is not None:  # R-14
+        conditions += [
+            of.lifecycle == Lifecycle.DEPLOYING.value,
+            of.deploying_revision_id.is_not(None),
+            of.rollout_id == (None if seen.rollout is None else seen.rollout.id),
+        ]
+    elif change.lifecycle is Lifecycle.DEPLOYING:
+        conditions.append(of.rollout_id.is_not(None))
+    else:
+        conditions.append(of.rollout_id.is_(None))  # nobody leaves a rollout without ending it
+    return conditions
+
+
+async def _write_end(write: Write, seen: Deployment, change: DeploymentChange) -> None:
+    if change.end_rollout is not None and seen.rollout is not None:
+        await end_rollout(
+            write, seen.rollout.id, outcome=change.end_rollout, message=change.message
+        )
+    await history.write_events(write, [history.deployment_changed(seen, change)])

@@ -1,0 +1,91 @@
+"""The rows of one attempt to make a revision current: its beginning and its end.
+
+Used by `repository` when a rollout ends by itself, and by the operator's verbs. Every function
+works inside the transaction of its caller, which has guarded the deployment.
+"""
+
+import uuid
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from controller.db.rows import encode, rollout_of
+from controller.db.session import Write
+from controller.db.tables import rollouts
+from controller.errors import Conflict
+from controller.model import Deployment, DeploymentId, Outcome, Revision, Rollout, RolloutId
+
+
+async def begin_rollout(
+    write: Write, deployment: Deployment, revision: Revision, *, actor: str
+) -> Rollout:
+    """Write a new rollout with the policy as it is now; its deadline starts here."""
+    timeout_ms = int(deployment.policy.rollout_timeout_s * 1000)
+    rollout = Rollout(
+        id=RolloutId(str(uuid.uuid4())),
+        deployment_id=deployment.id,
+        revision_id=revision.id,
+        from_revision_id=None if deployment.current is None else deployment.current.id,
+        policy=deployment.policy,
+        started_at_ms=write.now_ms,
+        deadline_at_ms=write.now_ms + timeout_ms,
+        actor=actor,
+    )
+    row = {
+        "id": rollout.id,
+        "deployment_id": rollout.deployment_id,
+        "revision_id": rollout.revision_id,
+        "from_revision_id": rollout.from_revision_id,
+        "policy": encode(rollout.policy),
+        "started_at_ms": rollout.started_at_ms,
+        "deadline_at_ms": rollout.deadline_at_ms,
+        "actor": rollout.actor,
+        "message": rollout.message,
+    }
+    await write.connection.execute(insert(rollouts), [row])
+    return rollout
+
+
+async def end_rollout(
+    write: Write, rollout_id: RolloutId, *, outcome: Outcome, message: str
+) -> None:
+    """Write how a rollout ended, once; an outcome asked for before (an abort) stays.
+
+    Raises:
+        Conflict: if it has ended already.
+    """
+    ending = (
+        update(rollouts)
+        .where(rollouts.c.id == rollout_id, rollouts.c.ended_at_ms.is_(None))
+        .values(
+            outcome=func.coalesce(rollouts.c.outcome, outcome.value),
+            ended_at_ms=write.now_ms,
+            message=func.coalesce(func.nullif(rollouts.c.message, ""), message),
+        )
+    )
+    if (await write.connection.execute(ending)).rowcount != 1:
+        raise Conflict(f"rollout {rollout_id} has ended already; look at the deployment again")
+
+
+async def ask_abort(write: Write, rollout_id: RolloutId, *, message: str) -> None:
+    """Write that a rollout in flight shall end as ABORTED, once it has rolled back."""
+    asking = (
+        update(rollouts)
+        .where(rollouts.c.id == rollout_id, rollouts.c.ended_at_ms.is_(None))
+        .values(outcome=Outcome.ABORTED.value, message=message)
+    )
+    if (await write.connection.execute(asking)).rowcount != 1:
+        raise Conflict(f"rollout {rollout_id} has ended already; look at the deployment again")
+
+
+async def rollouts_of(
+    connection: AsyncConnection, deployment_id: DeploymentId, *, limit: int
+) -> tuple[Rollout, ...]:
+    """Return the newest rollouts of one deployment, newest first."""
+    newest = (
+        select(rollouts)
+        .where(rollouts.c.deployment_id == deployment_id)
+        .order_by(rollouts.c.started_at_ms.desc(), rollouts.c.id)
+        .limit(limit)
+    )
+    return tuple(rollout_of(row) for row in (await connection.execute(newest)).mappings())
