@@ -167,7 +167,7 @@ class FakeBus:
         if self._server.away:
             raise BusUnreachable("the bus at memory cannot be reached")
         if writing and self._server.full:
-            raise BusRefused("the bus at memory refused: OOM")
+            raise BusRefused("the bus at memory refused: used memory > 'maxmemory'")
         if self._server.foreign.intersection(keys):
             raise BusRefused("the bus at memory refused: WRONGTYPE")
 
