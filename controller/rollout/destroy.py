@@ -7,7 +7,6 @@ from controller.model import (
     Deployment,
     DeploymentChange,
     Lifecycle,
-    Outcome,
     Route,
     RouteStatus,
 )
@@ -18,7 +17,10 @@ _TERMINAL = (RouteStatus.TERMINATED, RouteStatus.FAILED_TO_START)
 
 
 def step(deployment: Deployment, routes: Sequence[Route]) -> Decision | None:
-    """Return what to drain, or the end, of a deployment in DESTROYING; None: it waits."""
+    """Return what to drain, or the end, of a deployment in DESTROYING; None: it waits.
+
+    No rollout is in flight any more: whoever sends a deployment to DESTROYING ends it.
+    """
     if deployment.lifecycle is not Lifecycle.DESTROYING:
         return None
     active = [route for route in routes if route.active]
@@ -35,6 +37,5 @@ def step(deployment: Deployment, routes: Sequence[Route]) -> Decision | None:
             category=CATEGORY,
             message="the last replica has ended",
             lifecycle=Lifecycle.DESTROYED,
-            end_rollout=None if deployment.rollout is None else Outcome.ABORTED,
         ),
     )

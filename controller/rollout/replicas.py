@@ -24,7 +24,12 @@ def create(
     fresh: Iterator[RouteId],
     message: str,
 ) -> tuple[NewRoute, ...]:
-    """Return `count` replicas of `revision`, without traffic until they can serve."""
+    """Return `count` replicas of `revision`, without traffic until they can serve.
+
+    None of an external revision: its replicas are registered by hand.
+    """
+    if revision.spec.external:
+        return ()
     rollout = deployment.rollout
     ours = rollout is not None and rollout.revision_id == revision.id
     return tuple(

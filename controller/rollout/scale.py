@@ -6,8 +6,8 @@ READY only: while a deployment is DEPLOYING its count is the rollout's affair (R
 from collections.abc import Iterator, Sequence
 
 from controller.model import Decision, Deployment, Lifecycle, Route, RouteId
-from controller.rollout.rolling import termination_order
 from controller.rollout.replicas import create, drain
+from controller.rollout.rolling import termination_order
 
 CATEGORY = "check_replicas"
 
@@ -18,10 +18,10 @@ def step(
     """Return the replicas to create or to drain for one deployment; None: the count is right.
 
     `routes` are the deployment's that are not terminal. Only the current revision's count: what
-    is left of others is eviction's affair.
+    is left of others is eviction's affair. Replicas registered by hand are never touched.
     """
     current = deployment.current
-    if deployment.lifecycle is not Lifecycle.READY or current is None:
+    if deployment.lifecycle is not Lifecycle.READY or current is None or current.spec.external:
         return None
     mine = [route for route in routes if route.active and route.revision_id == current.id]
     target = deployment.target_count

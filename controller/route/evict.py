@@ -15,6 +15,8 @@ from controller.model import (
     DeploymentId,
     Health,
     Lifecycle,
+    Revision,
+    RevisionId,
     Route,
     RouteChange,
     RouteStatus,
@@ -103,10 +105,10 @@ def _of(snapshot: Snapshot) -> dict[DeploymentId, list[Route]]:
     return routes
 
 
-def known_revisions(deployment: Deployment) -> dict[str, int]:
-    """Return the revisions a route may be of, id to number; none while nothing was activated."""
+def known_revisions(deployment: Deployment) -> dict[RevisionId, Revision]:
+    """Return the revisions a route may be of, by id; none while nothing was activated."""
     pointers = (deployment.current, deployment.deploying)
-    return {revision.id: revision.number for revision in pointers if revision is not None}
+    return {revision.id: revision for revision in pointers if revision is not None}
 
 
 def _orphans(
@@ -119,7 +121,7 @@ def _orphans(
             continue
         floor = floors[deployment_id]
         ready = sum(route.ready and route.revision_id in known for route in routes)
-        numbers = " and ".join(str(number) for number in sorted(known.values()))
+        numbers = " and ".join(str(number) for number in sorted(r.number for r in known.values()))
         changes.extend(
             leave(
                 route,
@@ -176,8 +178,9 @@ def _choose(
         listed = route.health in deployment.cleanup_target_statuses
         if route.status is not RouteStatus.RUNNING or not listed:
             continue
-        if route.revision_id not in known and known:
-            continue  # an orphan: not the health budget's affair
+        revision = known.get(route.revision_id)
+        if revision is None or revision.spec.external:
+            continue  # an orphan is not the health budget's affair; nobody replaces an external
         if route.health is Health.UNHEALTHY and not _confirmed(route, view):
             continue
         if route.ready:
