@@ -1,0 +1,153 @@
+/* The floor: what probing costs when nothing is decided. One kept-alive connection a target, a GET
+ * sent on its turn, the reply read to the end its Content-Length gives. No deadlines, no
+ * thresholds, no bus: whatever a real prober costs above this is its own.
+ *
+ * usage: floor RATE SECONDS < "ADDRESS PORT" lines
+ * Probes all targets in turn, RATE a second in ticks of 10 ms (0: each again as soon as it has
+ * answered), and prints counts and its own CPU time as JSON.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { EVENTS = 512, BUFFER = 1024, TICK_MS = 10 };
+struct target {
+  int fd, busy;
+  size_t got; /* of the reply in `buffer` */
+  char buffer[BUFFER], request[128];
+  int request_size;
+};
+static struct target *targets;
+static long count, sent, passed, failed, skipped;
+
+static void die(const char *what) {
+  perror(what);
+  exit(1);
+}
+
+static double now_s(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+static double cpu_s(void) {
+  struct rusage u;
+  getrusage(RUSAGE_SELF, &u);
+  return u.ru_utime.tv_sec + u.ru_stime.tv_sec + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
+}
+
+static void start(struct target *t) {
+  if (t->busy || t->fd < 0) {
+    skipped++;
+    return;
+  }
+  t->busy = 1;
+  t->got = 0;
+  sent++;
+  if (send(t->fd, t->request, t->request_size, MSG_NOSIGNAL) != t->request_size) t->busy = 0, failed++;
+}
+
+static void lose(struct target *t) {
+  failed += t->busy;
+  t->busy = 0;
+  close(t->fd);
+  t->fd = -1;
+}
+
+/* Returns 1 when the reply is complete, 0 when more must come, -1 when it makes no sense. */
+static int complete(struct target *t) {
+  t->buffer[t->got] = 0;
+  char *body = strstr(t->buffer, "\r\n\r\n");
+  if (!body) return t->got < BUFFER - 1 ? 0 : -1;
+  char *length = strcasestr(t->buffer, "\r\nContent-Length:");
+  if (strncmp(t->buffer, "HTTP/1.1 ", 9) || !length || length > body) return -1;
+  size_t whole = body + 4 - t->buffer + strtoul(length + 17, NULL, 10);
+  return whole >= BUFFER ? -1 : t->got >= whole;
+}
+
+static void receive(struct target *t, int again) {
+  ssize_t size = recv(t->fd, t->buffer + t->got, BUFFER - 1 - t->got, 0);
+  if (size < 0 && errno == EAGAIN) return;
+  if (size <= 0) {
+    lose(t);
+    return;
+  }
+  t->got += size;
+  int done = complete(t);
+  if (done == 0) return;
+  if (done < 0) {
+    lose(t);
+    return;
+  }
+  t->busy = 0;
+  if (t->buffer[9] == '2') passed++; else failed++;
+  if (again) start(t);
+}
+
+static void connect_all(int epoll) {
+  char host[64];
+  int port, on = 1;
+  while (scanf("%63s %d", host, &port) == 2) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+    targets = realloc(targets, (count + 1) * sizeof *targets);
+    struct target *t = &targets[count];
+    t->busy = t->got = 0;
+    t->request_size = snprintf(t->request, sizeof t->request,
+                               "GET /health HTTP/1.1\r\nHost: %s:%d\r\n\r\n", host, port);
+    t->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (inet_pton(AF_INET, host, &address.sin_addr) != 1 || t->fd < 0) die("target");
+    if (connect(t->fd, (struct sockaddr *)&address, sizeof address) < 0) die("connect");
+    setsockopt(t->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = count++};
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, t->fd, &event) < 0) die("epoll_ctl");
+  }
+}
+
+int main(int argc, char **argv) {
+  if (argc != 3) return fprintf(stderr, "usage: floor RATE SECONDS < targets\n"), 2;
+  double rate = atof(argv[1]), seconds = atof(argv[2]);
+  struct epoll_event events[EVENTS];
+  struct rlimit files;
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  getrlimit(RLIMIT_NOFILE, &files);
+  files.rlim_cur = files.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &files);
+  int epoll = epoll_create1(EPOLL_CLOEXEC);
+  connect_all(epoll);
+  if (!count) return fprintf(stderr, "floor: no targets on stdin\n"), 2;
+  printf("probing\n"); /* from here on it costs what it costs */
+  fflush(stdout);
+  double cpu = cpu_s(), began = now_s(), now = began, tick = began;
+  long due = 0;
+  if (rate <= 0)
+    for (long i = 0; i < count; i++) start(&targets[i]);
+  while (now < began + seconds) {
+    int wait_ms = (int)((tick - now) * 1e3) + 1;
+    int ready = epoll_wait(epoll, events, EVENTS, wait_ms > 0 ? wait_ms : 0);
+    for (int i = 0; i < ready; i++) receive(&targets[events[i].data.u64], rate <= 0);
+    now = now_s();
+    if (now < tick) continue;
+    tick += TICK_MS / 1e3;
+    if (tick < now) tick = now; /* late: skip, do not hurry */
+    for (long to = (now - began) * rate; due < to; due++) start(&targets[due % count]);
+  }
+  struct rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  printf("{\"probes\": %ld, \"passed\": %ld, \"failed\": %ld, \"skipped\": %ld, "
+         "\"cpu_seconds\": %.6f, \"cpu_us_per_probe\": %.3f, \"rss_bytes\": %ld}\n",
+         sent, passed, failed, skipped, cpu_s() - cpu,
+         passed ? (cpu_s() - cpu) * 1e6 / passed : 0.0, usage.ru_maxrss * 1024L);
+  return 0;
+}

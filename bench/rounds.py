@@ -1,0 +1,172 @@
+"""One round of each prober against a fresh farm, measured from outside in the same way.
+
+Each is given the same targets, lets every one be probed before the clock starts, and is then
+watched for the same time: CPU of its process tree over probes as the farm counted them.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import anyio
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+
+from bench.build import Programs
+from bench.farm import Farm, hosts, usage
+from controller.child import Child
+from controller.embedded import EmbeddedValkey
+from probe.bus_targets import TargetFeed
+from probe.wire import Keys, ReplicaId, ReplicaProbeTarget, decode_status
+
+_WARM_UP_S = 2.0
+_READY_S = 60.0
+"""Ten thousand targets are loaded and probed once within 5 s; beyond this something is broken."""
+
+
+class RoundFailed(Exception):  # noqa: N818 - reads as what it is
+    """A prober did not do its work, so its cost says nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What one prober cost."""
+
+    prober: str
+    probes: int
+    """Counted at the farm, while the clock ran."""
+    probes_per_second: float
+    cpu_us_per_probe: float
+    rss_bytes: int
+    connections: int
+    """Opened over the whole round: as many as there are targets when all were kept alive."""
+    bus_cpu_us_per_probe: float = 0.0
+    """What the bus server spent, which is not in `cpu_us_per_probe`."""
+
+
+def floor_round(programs: Programs, *, targets: int, seconds: float) -> Round:
+    """Let the C floor probe every target once a second.
+
+    Raises:
+        RoundFailed: if a probe failed.
+    """
+    with Farm(programs.farm) as farm:
+        whole_s = seconds + _WARM_UP_S + 2.0
+        floor = subprocess.Popen(
+            [str(programs.floor), str(targets), str(whole_s)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        with floor:
+            assert floor.stdin is not None
+            assert floor.stdout is not None
+            floor.stdin.write("".join(f"{host} {farm.port}\n" for host in hosts(targets)).encode())
+            floor.stdin.close()
+            floor.stdout.readline()
+            time.sleep(_WARM_UP_S)
+            done = _watched("C floor", farm, floor.pid, seconds=seconds)
+            said = json.loads(floor.stdout.readline())
+    if said["failed"]:
+        raise RoundFailed(f"{said['failed']} of the floor's probes failed")
+    return done
+
+
+def our_round(programs: Programs, directory: Path, *, targets: int, seconds: float) -> Round:
+    """Let `python -m probe` do the same, with its targets and statuses on a real bus.
+
+    Raises:
+        RoundFailed: if the prober does not start, or a status on the bus is not healthy.
+        EmbeddedError: if there is no embedded Valkey.
+    """
+    directory.mkdir()
+    bus = EmbeddedValkey(directory / "bus")
+    command = [sys.executable, "-m", "probe", "--redis", bus.url]
+    command += ["--allow", "127.0.0.0/8", "--metrics", "127.0.0.1:0"]
+    prober = Child(command, log_path=directory / "probe.log")
+    with Farm(programs.farm) as farm:
+        try:
+            bus.start()
+            wanted = _targets(hosts(targets), farm.port)
+            anyio.run(_load, bus.url, wanted)
+            prober.start()
+            _until_probed(farm, prober, times=2 * targets)
+            time.sleep(_WARM_UP_S)
+            if prober.pid is None or bus.pid is None:
+                raise RoundFailed(f"the prober ended: {prober.log_tail()}")
+            done = _watched("fleetpulse probe", farm, prober.pid, seconds=seconds, bus_pid=bus.pid)
+            _all_healthy(bus, wanted)
+        finally:
+            prober.end()
+            bus.stop()
+    return done
+
+
+def _watched(
+    name: str, farm: Farm, pid: int, *, seconds: float, bus_pid: int | None = None
+) -> Round:
+    def bus_cpu_s() -> float:
+        return 0.0 if bus_pid is None else usage(bus_pid).cpu_s
+
+    bus_before_s, before, first = bus_cpu_s(), usage(pid), farm.counts()
+    began = time.monotonic()
+    time.sleep(seconds)
+    took_s = time.monotonic() - began
+    last, after, bus_after_s = farm.counts(), usage(pid), bus_cpu_s()
+    probes = last.probes - first.probes
+    if not probes:
+        raise RoundFailed(f"{name} sent no probe in {seconds:g} s")
+    return Round(
+        prober=name,
+        probes=probes,
+        probes_per_second=probes / took_s,
+        cpu_us_per_probe=(after.cpu_s - before.cpu_s) * 1e6 / probes,
+        rss_bytes=after.rss_bytes,
+        connections=last.connections,
+        bus_cpu_us_per_probe=(bus_after_s - bus_before_s) * 1e6 / probes,
+    )
+
+
+def _targets(addresses: list[str], port: int) -> list[ReplicaProbeTarget]:
+    return [
+        ReplicaProbeTarget(
+            replica_id=ReplicaId(str(UUID(int=n + 1, version=4))),
+            replica_host=host,
+            inference_port=port,
+            health_path="/health",
+            interval_s=1.0,
+            timeout_s=5.0,
+            deployment=f"bench-{n % 50}",
+        )
+        for n, host in enumerate(addresses)
+    ]
+
+
+async def _load(url: str, targets: list[ReplicaProbeTarget]) -> None:
+    feed = TargetFeed(AsyncRedis.from_url(url))
+    await feed.load(targets)
+    await feed.aclose()
+
+
+def _until_probed(farm: Farm, prober: Child, *, times: int) -> None:
+    deadline = time.monotonic() + _READY_S
+    while farm.counts().probes < times:
+        if prober.pid is None:
+            raise RoundFailed(f"the prober ended: {prober.log_tail()}")
+        if time.monotonic() > deadline:
+            raise RoundFailed(
+                f"after {_READY_S:g} s the farm saw {farm.counts().probes} of {times} probes"
+            )
+        time.sleep(0.05)
+
+
+def _all_healthy(bus: EmbeddedValkey, targets: list[ReplicaProbeTarget]) -> None:
+    keys = Keys()
+    with Redis.from_url(bus.url) as client:
+        values = client.mget([keys.status(target.replica_id) for target in targets])
+    healthy = sum(value is not None and decode_status(value).healthy for value in values)
+    if healthy != len(targets):
+        raise RoundFailed(f"only {healthy} of {len(targets)} statuses on the bus are healthy")
