@@ -45,7 +45,7 @@ async def current(url: str) -> str | None:
         InvalidInput: if `url` cannot be used.
         DatabaseUnreachable: if the database does not answer.
     """
-    database = open_database(url)
+    database = open_database(url, create=True)
     try:
         async with database.read() as connection:
             return await connection.run_sync(
@@ -63,7 +63,7 @@ def head() -> str:
 
 
 async def _inside(url: str, work: Callable[[Connection], None]) -> None:
-    database = open_database(url)
+    database = open_database(url, create=True)
     try:
         # One transaction for everything: Alembic leaves commits to whoever opened it, and a
         # second upgrade started meanwhile waits here and then finds nothing to do.

@@ -14,16 +14,15 @@ from sqlalchemy.sql import ColumnElement
 
 from controller.db import history
 from controller.db.change import applied, changes_anything
+from controller.db.deployments import find_deployments, move_deployment
 from controller.db.history import Event, HistoryEntry
 from controller.db.rollouts import end_rollout
 from controller.db.rows import (
     Values,
-    deployment_of,
     moving_values,
     new_route,
     route_of,
     route_values,
-    select_deployments,
     select_routes,
 )
 from controller.db.session import Database, Write, now_ms
@@ -75,7 +74,6 @@ class Repository:
         Raises:
             DatabaseUnreachable: if the database does not answer.
         """
-        alive = deployments.c.lifecycle != Lifecycle.DESTROYED.value
         failed = (
             select(routes.c.rollout_id, func.count())
             .join(deployments, deployments.c.rollout_id == routes.c.rollout_id)
@@ -83,13 +81,13 @@ class Repository:
             .group_by(routes.c.rollout_id)
         )
         async with self._database.read() as connection:
-            found = (await connection.execute(select_deployments(alive))).mappings().all()
+            found = await find_deployments(connection)
             rows = (await connection.execute(select_routes(_NEVER_TERMINAL))).all()
             counts = {RolloutId(key): n for key, n in await connection.execute(failed)}
             now = (await connection.execute(select(now_ms()))).scalar_one()
         return Snapshot(
             now_ms=now,
-            deployments={one.id: one for one in map(deployment_of, found)},
+            deployments={deployment.id: deployment for deployment in found},
             routes=tuple(map(route_of, rows)),
             failed_counts=counts,
         )
@@ -214,54 +212,44 @@ async def _write_creations(write: Write, decision: Decision) -> None:
 
 
 async def _write_deployment(write: Write, decision: Decision) -> None:
-    """Move the deployment, or only its version, when it is as seen and may go there.
-
-    The version moves with every decision, so that one snapshot cannot be acted on twice.
-    """
+    """Move the deployment, or only its version, when it is as seen and may go there."""
     seen, change = decision.deployment, decision.change
-    statement = update(deployments).where(
-        deployments.c.id == seen.id,
-        deployments.c.version == seen.version,
-        *_may(decision),
+    if change is None:
+        await move_deployment(write, seen, {}, conditions=_may(decision))
+        return
+    values: Values = {"lifecycle": change.lifecycle.value, "sub_step": change.sub_step}
+    if change.end_rollout is not None:
+        values |= {"deploying_revision_id": None, "rollout_id": None}
+    if change.end_rollout is Outcome.PROMOTED:
+        values["current_revision_id"] = deployments.c.deploying_revision_id
+    await move_deployment(
+        write,
+        seen,
+        values,
+        conditions=_may(decision),
+        enters_phase=(change.lifecycle, change.sub_step) != (seen.lifecycle, seen.sub_step),
     )
-    values: Values = {"version": seen.version + 1, "updated_at_ms": write.now_ms}
-    if change is not None:
-        values |= {"lifecycle": change.lifecycle.value, "sub_step": change.sub_step}
-        if (change.lifecycle, change.sub_step) != (seen.lifecycle, seen.sub_step):
-            values["phase_entered_at_ms"] = write.now_ms
-        if change.end_rollout is not None:
-            values |= {"deploying_revision_id": None, "rollout_id": None}
-        if change.end_rollout is Outcome.PROMOTED:
-            values["current_revision_id"] = deployments.c.deploying_revision_id
-    hit = (await write.connection.execute(statement.values(values))).rowcount
-    if hit != 1:
-        raise Conflict(
-            f"deployment {seen.name!r} is not any more as it was seen at version {seen.version}, "
-            "or may not go there; decide again from a new snapshot"
-        )
 
 
-def _may(decision: Decision) -> list[ColumnElement[bool]]:
-    """Return what must hold for a deployment to take a decision, beyond its version."""
+def _may(decision: Decision) -> tuple[ColumnElement[bool], ...]:
+    """Return what must hold for a deployment to take a decision, beyond being as seen."""
     seen, change = decision.deployment, decision.change
     of = deployments.c
-    conditions: list[ColumnElement[bool]] = [of.lifecycle != Lifecycle.DESTROYED.value]
-    stays_gone = change is None or change.lifecycle.value in GONE
-    if decision.create or not stays_gone:  # R-38
-        conditions.append(of.lifecycle.not_in(GONE))
+    comes_back = change is not None and change.lifecycle.value not in GONE
+    alive = (of.lifecycle.not_in(GONE),) if decision.create or comes_back else ()  # R-38
     if change is None:
-        return conditions
+        return alive
     if change.end_rollout is not None:  # R-14
-        conditions += [
+        mine = None if seen.rollout is None else seen.rollout.id
+        return (
+            *alive,
             of.lifecycle == Lifecycle.DEPLOYING.value,
             of.deploying_revision_id.is_not(None),
-            of.rollout_id == (None if seen.rollout is None else seen.rollout.id),
-        ]
-    elif change.lifecycle is Lifecycle.DEPLOYING:
-        conditions.append(of.rollout_id.is_not(None))
-    else:
-        conditions.append(of.rollout_id.is_(None))  # nobody leaves a rollout without ending it
-    return conditions
+            of.rollout_id == mine,
+        )
+    if change.lifecycle is Lifecycle.DEPLOYING:
+        return (*alive, of.rollout_id.is_not(None))
+    return (*alive, of.rollout_id.is_(None))  # nobody leaves a rollout without ending it
 
 
 async def _write_end(write: Write, seen: Deployment, change: DeploymentChange) -> None:

@@ -4,7 +4,7 @@ Used by every query of this room. Pure; typed values (policy, spec, health check
 and because a fleet has few different ones, each text is decoded once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -108,14 +108,22 @@ def deployment_of(values: RowMapping) -> Deployment:
     )
 
 
-def deployment_values(deployment: Deployment) -> Values:
-    """Return the columns that a person sets on a deployment."""
+def settings_values(
+    replicas: int, policy: Policy, cleanup_target_statuses: Collection[Health]
+) -> Values:
+    """Return the columns that a deployment file sets."""
     return {
-        "replicas": deployment.replicas,
-        "desired_replicas": deployment.desired_replicas,
-        "policy": encode(deployment.policy),
-        "cleanup_target_statuses": encode(sorted(deployment.cleanup_target_statuses)),
+        "replicas": replicas,
+        "policy": encode(policy),
+        "cleanup_target_statuses": encode(sorted(cleanup_target_statuses)),
     }
+
+
+def settings_of(deployment: Deployment) -> Values:
+    """Return the same columns as they are now."""
+    return settings_values(
+        deployment.replicas, deployment.policy, deployment.cleanup_target_statuses
+    )
 
 
 def revision_of(values: RowMapping, table: FromClause = revisions) -> Revision | None:

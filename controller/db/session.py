@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 import anyio
 from sqlalchemy import BigInteger, event, select
@@ -67,14 +68,15 @@ class Write:
 class Database:
     """One database: reads see one moment, writes happen whole or not at all."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, *, url: str) -> None:
         self._engine = engine
+        self._url = url
         self.sql_writes: Counter[str] = Counter()
         """Rows written per table since the start, committed or not (I10 counts on it)."""
         event.listen(engine.sync_engine, "after_cursor_execute", self._count_writes)
 
     def __repr__(self) -> str:
-        return f"Database({str(self._engine.url)!r})"
+        return f"Database({self._url!r})"
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -120,7 +122,7 @@ class Database:
             yield
         except PoolTimeoutError as error:
             raise DatabaseUnreachable(
-                f"{self}: all {_POOL_SIZE} connections stayed busy; see what holds them"
+                f"database {self._url!r}: all {_POOL_SIZE} connections are busy; see what holds it"
             ) from error
         except IntegrityError:
             raise
@@ -130,8 +132,16 @@ class Database:
     def _sentence(self, error: DBAPIError) -> str:
         what = str(error.orig)
         if "no such table" in what or "no such column" in what:
-            return f"{self} lacks the present schema ({what}); run `fleetpulse db upgrade`"
-        return f"{self} did not answer ({what}); check the path, its rights and its disk"
+            return (
+                f"database {self._url!r} lacks the present schema ({what}); "
+                "run `fleetpulse db upgrade`"
+            )
+        if "unable to open" in what:
+            return (
+                f"database {self._url!r} cannot be opened ({what}); check the path and its "
+                "rights, or create it with `fleetpulse db upgrade`"
+            )
+        return f"database {self._url!r} did not answer ({what}); see what holds it, or its disk"
 
     def _count_writes(
         self,
@@ -171,17 +181,17 @@ async def _pass_fence(connection: AsyncConnection, epoch: int | None) -> int:
     return int(now)
 
 
-def open_database(url: str) -> Database:
+def open_database(url: str, *, create: bool = False) -> Database:
     """Return the database at `url`, unopened until its first use; the schema is not touched.
 
-    Accepts `sqlite:///relative.db`, `sqlite:////absolute.db` and a bare path.
+    Accepts `sqlite:///relative.db`, `sqlite:////absolute.db` and a bare path. Without `create`
+    a path with nothing there is an error at the first use, not a new empty file.
 
     Raises:
         InvalidInput: if `url` cannot be read, or names a kind of database not spoken here.
     """
-    parsed = _parse(url)
     engine = create_async_engine(
-        parsed,
+        _parse(url, create=create),
         pool_size=_POOL_SIZE,
         max_overflow=0,
         # The driver's own way of opening transactions starts them late and upgrades them:
@@ -190,10 +200,10 @@ def open_database(url: str) -> Database:
     )
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
-    return Database(engine)
+    return Database(engine, url=url)
 
 
-def _parse(url: str) -> URL:
+def _parse(url: str, *, create: bool) -> URL:
     try:
         parsed = make_url(url if "://" in url else f"sqlite:///{url}")
     except ArgumentError as error:
@@ -208,7 +218,11 @@ def _parse(url: str) -> URL:
         )
     if not parsed.database or parsed.database == ":memory:":
         raise InvalidInput(f"database URL {url!r} names no file; write for example fleet.db")
-    return parsed.set(drivername="sqlite+aiosqlite")
+    return parsed.set(
+        drivername="sqlite+aiosqlite",
+        database=f"file:{quote(parsed.database)}",
+        query={"mode": "rwc" if create else "rw", "uri": "true"},
+    )
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:

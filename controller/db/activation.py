@@ -1,0 +1,144 @@
+"""What a person sets in motion on a deployment: activate, abort, destroy.
+
+Used by `controller.service`, inside its transaction. Each moves the deployment in one UPDATE,
+guarded, together with the rollout's row and the history.
+"""
+
+from sqlalchemy import select
+
+from controller.db.deployments import move_deployment
+from controller.db.history import Event, deployment_state, write_events
+from controller.db.rollouts import ask_abort, begin_rollout, end_rollout
+from controller.db.session import Write
+from controller.db.tables import GONE, deployments, rollouts
+from controller.errors import Conflict
+from controller.model import Deployment, Lifecycle, Outcome, Revision, Rollout, SubStep
+
+
+async def was_tried(write: Write, revision: Revision) -> bool:
+    """Tell whether a rollout of `revision` was ever begun."""
+    begun = select(rollouts.c.id).where(rollouts.c.revision_id == revision.id).limit(1)
+    return (await write.connection.execute(begun)).first() is not None
+
+
+async def activate(write: Write, seen: Deployment, revision: Revision, *, actor: str) -> Rollout:
+    """Begin a rollout of `revision`; one in flight ends as SUPERSEDED in the same moment.
+
+    Raises:
+        Conflict: if the revision is current or on its way already, or the deployment is going.
+    """
+    _refuse_pointless(seen, revision)
+    message = f"{actor} activated revision {revision.number}"
+    if seen.rollout is not None:
+        await end_rollout(
+            write,
+            seen.rollout.id,
+            outcome=Outcome.SUPERSEDED,
+            message=f"superseded: {message}",
+        )
+    rollout = await begin_rollout(write, seen, revision, actor=actor)
+    await move_deployment(
+        write,
+        seen,
+        {
+            "lifecycle": Lifecycle.DEPLOYING.value,
+            "sub_step": SubStep.PROVISIONING.value,
+            "deploying_revision_id": revision.id,
+            "rollout_id": rollout.id,
+        },
+        conditions=(deployments.c.lifecycle.not_in(GONE),),
+        enters_phase=True,
+    )
+    await record(
+        write,
+        seen,
+        category="activate",
+        message=message,
+        to_state=f"{Lifecycle.DEPLOYING}/{SubStep.PROVISIONING}",
+        rollout=rollout,
+    )
+    return rollout
+
+
+def _refuse_pointless(seen: Deployment, revision: Revision) -> None:
+    if seen.current is not None and seen.current.id == revision.id:
+        remedy = "nothing to do" if seen.rollout is None else "abort the rollout to return to it"
+        raise Conflict(
+            f"revision {revision.number} of deployment {seen.name!r} is current already; {remedy}"
+        )
+    on_its_way = seen.deploying is not None and seen.deploying.id == revision.id
+    if on_its_way and seen.sub_step is not SubStep.ROLLING_BACK:
+        raise Conflict(
+            f"revision {revision.number} of deployment {seen.name!r} is being rolled out already; "
+            "watch it with `fleetpulse rollout watch`"
+        )
+
+
+async def abort(write: Write, seen: Deployment, rollout: Rollout, *, message: str) -> None:
+    """Turn a rollout back; with nothing to go back to, the deployment goes (R-39)."""
+    if seen.current is None:
+        await destroy(write, seen, category="abort", message=message)
+        return
+    await ask_abort(write, rollout.id, message=message)
+    await move_deployment(
+        write,
+        seen,
+        {"sub_step": SubStep.ROLLING_BACK.value},
+        conditions=(
+            deployments.c.lifecycle == Lifecycle.DEPLOYING.value,
+            deployments.c.rollout_id == rollout.id,
+        ),
+        enters_phase=True,
+    )
+    await record(
+        write,
+        seen,
+        category="abort",
+        message=message,
+        to_state=f"{Lifecycle.DEPLOYING}/{SubStep.ROLLING_BACK}",
+    )
+
+
+async def destroy(write: Write, seen: Deployment, *, category: str, message: str) -> None:
+    """Let a deployment go; a rollout in flight ends as ABORTED in the same moment."""
+    if seen.rollout is not None:
+        await end_rollout(write, seen.rollout.id, outcome=Outcome.ABORTED, message=message)
+    await move_deployment(
+        write,
+        seen,
+        {
+            "lifecycle": Lifecycle.DESTROYING.value,
+            "sub_step": None,
+            "deploying_revision_id": None,
+            "rollout_id": None,
+        },
+        conditions=(deployments.c.lifecycle.not_in(GONE),),
+        enters_phase=True,
+    )
+    await record(
+        write, seen, category=category, message=message, to_state=Lifecycle.DESTROYING.value
+    )
+
+
+async def record(
+    write: Write,
+    seen: Deployment,
+    *,
+    category: str,
+    message: str,
+    to_state: str | None = None,
+    rollout: Rollout | None = None,
+) -> None:
+    """Write what a person did to a deployment; without `to_state` it stays where it stands."""
+    state = deployment_state(seen)
+    around = rollout or seen.rollout
+    event = Event(
+        deployment_id=seen.id,
+        rollout_id=None if around is None else around.id,
+        category=category,
+        phase=state,
+        from_state=state,
+        to_state=to_state or state,
+        message=message,
+    )
+    await write_events(write, [event])

@@ -1,0 +1,352 @@
+"""The operator's verbs: what a person asks of deployments, revisions, rollouts and routes.
+
+Called by the command line. Each verb is one transaction: it reads the deployment, refuses what
+cannot be, and writes the wish; carrying it out is the controller's affair, not known here.
+"""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql import ColumnElement
+
+from controller.db import activation, registration
+from controller.db.deployments import (
+    find_deployments,
+    find_to_change,
+    insert_deployment,
+    insert_revision,
+    move_deployment,
+    revisions_of,
+)
+from controller.db.history import HistoryEntry, history_of
+from controller.db.rollouts import rollouts_of
+from controller.db.rows import Values, route_of, select_routes, settings_of, settings_values
+from controller.db.session import Database, Write
+from controller.db.tables import TERMINAL, deployments, routes
+from controller.errors import Conflict, InvalidInput, NotFound
+from controller.model import (
+    Deployment,
+    Health,
+    Lifecycle,
+    Outcome,
+    Policy,
+    Revision,
+    RevisionSpec,
+    Rollout,
+    Route,
+    RouteId,
+    SubStep,
+)
+
+MAX_REPLICAS: Final = 100_000
+"""More than one machine probes; keeps a typing error from becoming a fleet."""
+OPERATOR: Final = "operator"
+"""Who did it, where nobody says who."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentApplied:
+    """What `apply_deployment` came to."""
+
+    deployment: Deployment
+    changes: tuple[str, ...]
+    """What it did, in words; empty when everything was as wanted already."""
+
+
+class Service:
+    """The verbs, on one database. All raise DatabaseUnreachable when it does not answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def apply_deployment(
+        self,
+        name: str,
+        *,
+        replicas: int,
+        policy: Policy,
+        cleanup_target_statuses: Collection[Health],
+        revision: RevisionSpec,
+        auto_activate: bool = True,
+        actor: str = OPERATOR,
+    ) -> DeploymentApplied:
+        """Make the deployment what is described; repeating it changes nothing.
+
+        Another spec than the newest revision's becomes a new revision. With `auto_activate` the
+        newest revision is activated, once: one that was tried and rolled back is left alone.
+        A count set by `scale` holds until another count is applied.
+
+        Raises:
+            InvalidInput: if the name or the count is out of bounds.
+            Conflict: if the deployment is being deleted, or somebody created it this moment.
+        """
+        _check_name(name)
+        _check_replicas(replicas)
+        settings = settings_values(replicas, policy, cleanup_target_statuses)
+        try:
+            async with self._database.write(epoch=None) as write:
+                changes = await _apply_settings(write, name, settings, actor=actor)
+                deployment = await _changeable(write, name)
+                newest = next(iter(await revisions_of(write.connection, deployment.id)), None)
+                if newest is None or newest.spec != revision:
+                    newest = await _next_revision(write, deployment, newest, revision, actor=actor)
+                    changes.append(f"added revision {newest.number}")
+                if auto_activate and not await activation.was_tried(write, newest):
+                    await activation.activate(write, deployment, newest, actor=actor)
+                    changes.append(f"activated revision {newest.number}")
+                found = await _living(write.connection, name)
+        except IntegrityError as error:
+            raise Conflict(f"deployment {name!r} was created meanwhile; apply it again") from error
+        return DeploymentApplied(deployment=found, changes=tuple(changes))
+
+    async def list_deployments(self) -> tuple[Deployment, ...]:
+        """Return every deployment that is not destroyed, oldest first."""
+        async with self._database.read() as connection:
+            return await find_deployments(connection)
+
+    async def get_deployment(self, name: str) -> Deployment:
+        """Return one deployment.
+
+        Raises:
+            NotFound: if there is none of that name.
+        """
+        async with self._database.read() as connection:
+            return await _living(connection, name)
+
+    async def scale(self, name: str, replicas: int, *, actor: str = OPERATOR) -> Deployment:
+        """Want another count of replicas than the one applied.
+
+        Raises:
+            InvalidInput: if the count is out of bounds.
+            NotFound: if there is no such deployment.
+            Conflict: if it is being deleted.
+        """
+        _check_replicas(replicas)
+        async with self._database.write(epoch=None) as write:
+            seen = await _changeable(write, name)
+            if seen.target_count != replicas:
+                await move_deployment(write, seen, {"desired_replicas": replicas})
+                message = f"{actor} scaled from {seen.target_count} to {replicas}"
+                await activation.record(write, seen, category="scale", message=message)
+            return await _living(write.connection, name)
+
+    async def delete(self, name: str, *, actor: str = OPERATOR) -> Deployment:
+        """Let the deployment go, with all its replicas; a rollout in flight ends as ABORTED.
+
+        Raises:
+            NotFound: if there is no such deployment.
+        """
+        async with self._database.write(epoch=None) as write:
+            seen = await _to_change(write, name)
+            if seen.lifecycle is not Lifecycle.DESTROYING:
+                message = f"{actor} deleted it"
+                await activation.destroy(write, seen, category="delete", message=message)
+            return await _living(write.connection, name)
+
+    async def add_revision(
+        self, name: str, spec: RevisionSpec, *, auto_activate: bool = False, actor: str = OPERATOR
+    ) -> Revision:
+        """Add a revision under the next number, and activate it in the same step when asked.
+
+        Raises:
+            NotFound: if there is no such deployment.
+            Conflict: if it is being deleted.
+        """
+        async with self._database.write(epoch=None) as write:
+            seen = await _changeable(write, name)
+            newest = next(iter(await revisions_of(write.connection, seen.id)), None)
+            revision = await _next_revision(write, seen, newest, spec, actor=actor)
+            if auto_activate:
+                await activation.activate(write, seen, revision, actor=actor)
+            return revision
+
+    async def list_revisions(self, name: str) -> tuple[Revision, ...]:
+        """Return the revisions of a deployment, newest first.
+
+        Raises:
+            NotFound: if there is no such deployment.
+        """
+        async with self._database.read() as connection:
+            found = await _living(connection, name)
+            return await revisions_of(connection, found.id)
+
+    async def activate(self, name: str, number: int, *, actor: str = OPERATOR) -> Rollout:
+        """Begin to make a revision current; a rollout in flight is superseded.
+
+        Raises:
+            NotFound: if there is no such deployment or revision.
+            Conflict: if it is current or on its way already, or the deployment is being deleted.
+        """
+        async with self._database.write(epoch=None) as write:
+            seen = await _changeable(write, name)
+            known = await revisions_of(write.connection, seen.id)
+            revision = next((one for one in known if one.number == number), None)
+            if revision is None:
+                raise NotFound(
+                    f"deployment {name!r} has no revision {number}; "
+                    f"it has {', '.join(str(one.number) for one in reversed(known)) or 'none'}"
+                )
+            return await activation.activate(write, seen, revision, actor=actor)
+
+    async def abort(self, name: str, *, actor: str = OPERATOR, reason: str = "") -> Deployment:
+        """Turn the rollout in flight back; repeating it changes nothing.
+
+        A deployment that never had a current revision is destroyed instead (R-39).
+
+        Raises:
+            NotFound: if there is no such deployment.
+            Conflict: if there is no rollout to abort.
+        """
+        message = f"{actor} aborted it" + (f": {reason}" if reason else "")
+        async with self._database.write(epoch=None) as write:
+            seen = await _to_change(write, name)
+            if seen.rollout is None:
+                newest = await rollouts_of(write.connection, seen.id, limit=1)
+                if not newest or newest[0].outcome is not Outcome.ABORTED:
+                    raise Conflict(f"deployment {name!r} has no rollout in flight to abort")
+            elif seen.sub_step is not SubStep.ROLLING_BACK:
+                await activation.abort(write, seen, seen.rollout, message=message)
+            return await _living(write.connection, name)
+
+    async def list_rollouts(self, name: str, *, limit: int = 20) -> tuple[Rollout, ...]:
+        """Return the newest rollouts of a deployment, newest first.
+
+        Raises:
+            NotFound: if there is no such deployment.
+        """
+        async with self._database.read() as connection:
+            found = await _living(connection, name)
+            return await rollouts_of(connection, found.id, limit=limit)
+
+    async def register_route(
+        self, name: str, *, host: str, port: int, actor: str = OPERATOR
+    ) -> Route:
+        """Add a replica that somebody else runs; it is probed, and serves once it is healthy.
+
+        It belongs to the revision being rolled out, or else to the current one.
+
+        Raises:
+            InvalidInput: if host or port cannot be dialled.
+            NotFound: if there is no such deployment.
+            Conflict: if the deployment runs its own replicas, has no revision to join, is being
+                deleted, or has a replica at that address already.
+        """
+        registration.check_address(host, port)
+        async with self._database.write(epoch=None) as write:
+            seen = await _changeable(write, name)
+            return await registration.register(write, seen, host=host, port=port, actor=actor)
+
+    async def list_routes(self, name: str | None = None) -> tuple[Route, ...]:
+        """Return the routes that are not terminal, of one deployment or of all, oldest first.
+
+        Raises:
+            NotFound: if there is no such deployment.
+        """
+        async with self._database.read() as connection:
+            conditions: list[ColumnElement[bool]] = [routes.c.status.not_in(TERMINAL)]
+            if name is not None:
+                found = await _living(connection, name)
+                conditions.append(routes.c.deployment_id == found.id)
+            return tuple(map(route_of, await connection.execute(select_routes(*conditions))))
+
+    async def history(self, name: str, *, limit: int = 50) -> tuple[HistoryEntry, ...]:
+        """Return what happened to a deployment (not to its routes), newest first.
+
+        Raises:
+            NotFound: if there is no such deployment.
+        """
+        async with self._database.read() as connection:
+            found = await _living(connection, name)
+            return await history_of(connection, found.id, limit=limit)
+
+    async def route_history(
+        self, route_id: RouteId, *, limit: int = 50
+    ) -> tuple[HistoryEntry, ...]:
+        """Return what happened to a route, newest first.
+
+        Raises:
+            NotFound: if there never was such a route.
+        """
+        async with self._database.read() as connection:
+            entries = await history_of(connection, route_id, limit=limit)
+        if not entries:
+            raise NotFound(f"there is no route {route_id!r}; see `fleetpulse route list`")
+        return entries
+
+
+async def _living(connection: AsyncConnection, name: str) -> Deployment:
+    found = await find_deployments(connection, deployments.c.name == name)
+    if not found:
+        raise _unknown(name)
+    return found[0]
+
+
+async def _to_change(write: Write, name: str) -> Deployment:
+    found = await find_to_change(write, name)
+    if found is None:
+        raise _unknown(name)
+    return found
+
+
+async def _changeable(write: Write, name: str) -> Deployment:
+    """Return the deployment to change, unless it is on its way out (R-38)."""
+    found = await _to_change(write, name)
+    if found.lifecycle is Lifecycle.DESTROYING:
+        raise Conflict(f"deployment {name!r} is being deleted; wait until it is gone")
+    return found
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"there is no deployment {name!r}; see `fleetpulse deployment list`")
+
+
+async def _apply_settings(write: Write, name: str, wanted: Values, *, actor: str) -> list[str]:
+    """Create the deployment, or change what differs; return what was done, in words."""
+    seen = await find_to_change(write, name)
+    if seen is None:
+        await insert_deployment(write, name=name, settings=wanted)
+        made = await _to_change(write, name)
+        await activation.record(write, made, category="apply", message=f"{actor} created it")
+        return ["created"]
+    if seen.lifecycle is Lifecycle.DESTROYING:
+        raise Conflict(f"deployment {name!r} is being deleted; wait until it is gone")
+    known = settings_of(seen)
+    moved: Values = {key: value for key, value in wanted.items() if known[key] != value}
+    if not moved:
+        return []
+    words = [f"changed {key}" for key in moved]
+    if "replicas" in moved:
+        moved["desired_replicas"] = None
+    await move_deployment(write, seen, moved)
+    message = f"{actor} {', '.join(words)}"
+    await activation.record(write, seen, category="apply", message=message)
+    return words
+
+
+async def _next_revision(
+    write: Write, seen: Deployment, newest: Revision | None, spec: RevisionSpec, *, actor: str
+) -> Revision:
+    number = 1 if newest is None else newest.number + 1
+    revision = await insert_revision(write, seen.id, number=number, spec=spec)
+    message = f"{actor} added revision {number}"
+    await activation.record(write, seen, category="add_revision", message=message)
+    return revision
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.match(name):
+        raise InvalidInput(
+            f"deployment name {name!r}: use up to 128 letters, digits, '.', '_' and '-', "
+            "beginning with a letter or digit"
+        )
+
+
+def _check_replicas(replicas: int) -> None:
+    if not 0 <= replicas <= MAX_REPLICAS:
+        raise InvalidInput(f"{replicas} replicas: give a count from 0 to {MAX_REPLICAS}")
