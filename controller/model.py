@@ -135,6 +135,8 @@ class RevisionSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     environment: dict[str, str] = msgspec.field(default_factory=dict)
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
     health_check: HealthCheck | None = None
+    external: bool = False
+    """Replicas are run by somebody else and registered by hand: none is created or replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,205 @@
+"""The controller as a process: puts the parts together, leads while it holds the lease, ends.
+
+Called by the commands. What can go wrong at the start raises; what goes wrong later is ridden
+out, but for a lost lease: then somebody else leads, and this process ends at once.
+"""
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from controller.bus import ControlBus, connect
+from controller.db import migrate
+from controller.db.repository import Repository
+from controller.db.session import open_database
+from controller.errors import Conflict, DatabaseUnreachable, LeaseLost
+from controller.lease import Lease
+from controller.metrics import ControllerMetrics
+from controller.provision.external import ExternalProvisioner
+from controller.provision.fleet.client import FleetClient
+from controller.provision.mixed import MixedProvisioner
+from controller.provision.port import Provisioner
+from controller.provision.simulated import SimulatedProvisioner
+from controller.reconcile.handler import Mark
+from controller.reconcile.leadership import Leadership
+from controller.reconcile.runner import Runner
+from controller.settings import Settings
+from probe import ops
+from probe.layers import parse_address
+from probe.wire import Keys
+
+log = structlog.get_logger()
+
+TICK_S: Final = 0.1
+"""The grain of periods: a mark is acted on at most this late."""
+STAMP_S: Final = 1.0
+"""How often the deployments are looked at for what an operator did in another process."""
+RETRY_S: Final = 2.0
+"""How often a standby tries for the lease, and how long an absent database is left alone."""
+STUCK_S: Final = 60.0
+"""A loop this late will not come back by itself: /livez asks for a restart."""
+
+
+class Controller:
+    """One controller process."""
+
+    def __init__(self, settings: Settings, *, report: Callable[[str], None]) -> None:
+        """Prepare; `report` is told where the metrics are."""
+        self._settings = settings
+        self._report = report
+        self._metrics = ControllerMetrics()
+        self._database = open_database(settings.database_url)
+        self._repository = Repository(self._database)
+        self._bus = ControlBus(connect(settings.redis_url), Keys(settings.key_prefix))
+        self._provisioner = _provisioner(settings)
+        holder = settings.instance or f"{socket.gethostname()}-{os.getpid()}"
+        self._lease = Lease(self._database, holder=holder, lease_s=settings.lease_s)
+        self._beat = time.monotonic()
+        self._trouble: str | None = "starting"
+
+    async def run(self, *, once: bool) -> None:
+        """Lead whenever the lease can be had, until SIGTERM or SIGINT.
+
+        Raises:
+            SettingsError: if a setting cannot work on this machine or with this bus.
+            Conflict: if the database's schema is not the one this program needs.
+            DatabaseUnreachable: if the database cannot be used at the start.
+            BusError: if the bus cannot be used at the start.
+            LeaseLost: if another controller took over; start again to be its standby.
+        """
+        try:
+            host, port = parse_address("controller.metrics", self._settings.metrics)
+            listener = await ops.bind(host, port)
+            await _check_schema(self._settings.database_url)
+            await self._bus.hello()
+            async with anyio.create_task_group() as group:
+                pages = ops.Pages(
+                    registry=self._metrics.registry, live=self._is_stuck, ready=self._not_ready
+                )
+                group.start_soon(ops.serve, listener, pages)
+                self._report(f"metrics on http://{ops.address_of(listener)}/metrics")
+                if once:
+                    await self._lead(once=True)
+                else:
+                    await self._until_signal(group)
+                group.cancel_scope.cancel()
+        except* LeaseLost as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._close()
+
+    async def _until_signal(self, group: TaskGroup) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            group.start_soon(self._campaign)
+            log.info("ending", signal=(await anext(signals)).name)
+
+    async def _campaign(self) -> None:
+        """Take the lease whenever it is free, and lead while it lasts."""
+        while True:
+            self._beat = time.monotonic()
+            try:
+                epoch = await self._lease.acquire()
+                self._trouble = None  # a standby is ready: it takes over by itself
+                if epoch is not None:
+                    await self._lead(once=False)
+            except DatabaseUnreachable as error:
+                self._note_database(error)
+            await anyio.sleep(RETRY_S)
+
+    async def _lead(self, *, once: bool) -> None:
+        """Run the handlers under the lease.
+
+        Raises:
+            LeaseLost: if another controller took over.
+        """
+        if self._lease.epoch is None and await self._lease.acquire() is None:
+            raise Conflict("another controller holds the lease: stop it, or wait until it ends")
+        epoch = self._lease.epoch or 0
+        log.info("leading", epoch=epoch)
+        self._metrics.leads(leader=True)
+        leadership = Leadership(
+            self._settings, self._bus, self._repository, self._metrics, self._provisioner
+        )
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(leadership.listen)
+                await self._reconcile(leadership.runner, epoch=epoch, once=once)
+                group.cancel_scope.cancel()
+        except* LeaseLost as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            self._metrics.leads(leader=False)
+
+    async def _reconcile(self, runner: Runner, *, epoch: int, once: bool) -> None:
+        renew_s = self._settings.lease_s / 3
+        renewed_at, stamped_at, stamp = time.monotonic(), float("-inf"), ""
+        while True:
+            self._beat = now = time.monotonic()
+            try:
+                if now - renewed_at >= renew_s:
+                    await self._lease.renew()
+                    renewed_at = now
+                if now - stamped_at >= STAMP_S:
+                    stamped_at, before = now, stamp
+                    stamp = await self._repository.stamp()
+                    if stamp != before:
+                        runner.mark(Mark.DEPLOYMENTS)
+                await runner.tick(epoch=epoch)
+                self._trouble = None
+            except DatabaseUnreachable as error:
+                self._note_database(error)
+                await anyio.sleep(RETRY_S)
+            self._metrics.wrote(self._repository.sql_writes)
+            if once:
+                return
+            await anyio.sleep(TICK_S)
+
+    def _note_database(self, error: DatabaseUnreachable) -> None:
+        self._metrics.database_error()
+        if self._trouble is None:
+            log.warning("database_away", error=str(error), consequence="nothing is changed")
+        self._trouble = str(error)
+
+    def _is_stuck(self) -> str | None:
+        late_s = time.monotonic() - self._beat
+        return f"the reconcile loop is {late_s:.0f} s late" if late_s > STUCK_S else None
+
+    def _not_ready(self) -> str | None:
+        return self._trouble
+
+    async def _close(self) -> None:
+        with anyio.move_on_after(RETRY_S):
+            try:
+                await self._lease.release()
+            except DatabaseUnreachable as error:
+                log.warning("lease_not_released", error=str(error))
+        await self._provisioner.close()
+        await self._bus.aclose()
+        await self._database.close()
+
+
+async def _check_schema(database_url: str) -> None:
+    found, needed = await migrate.current(database_url), migrate.head()
+    if found != needed:
+        raise Conflict(
+            f"the database's schema is {found or 'empty'}, this program needs {needed}: run "
+            "`fleetpulse db upgrade` with the same --database"
+        )
+
+
+def _provisioner(settings: Settings) -> Provisioner:
+    external = ExternalProvisioner()
+    if settings.provisioner == "external":
+        return external
+    return MixedProvisioner(
+        SimulatedProvisioner(FleetClient(Path(settings.fleet_socket))), external=external
+    )

@@ -1,0 +1,125 @@
+"""What a handler is: one reconcile step, and all the coordinator knows of it.
+
+A handler selects what it is responsible for, and decides. It never writes state itself: it
+returns changes, and the coordinator applies them in one transaction, writes their history, and
+tells the handler afterwards what really happened. What a decision needs from outside (a
+provisioner, the bus) a handler may ask for; what fails there becomes a note, never an exception
+that stops its neighbours (R-15).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import ClassVar
+
+from controller.model import Decision, Deployment, Note, Route, RouteChange, RouteId, Snapshot
+from controller.route.guard import BusView, HoldCause
+
+
+class Mark(StrEnum):
+    """What may wake a handler before its period is over; each has a producer (R-49)."""
+
+    PENDING = "pending"
+    """A route was created."""
+    STARTING = "starting"
+    """A route was handed to the provisioner."""
+    WARMING_UP = "warming_up"
+    """A route has an address, or its health changed."""
+    HEALTH = "health"
+    """The prober announced a change of verdict."""
+    READINESS = "readiness"
+    """A route became ready, stopped being ready, or went away."""
+    DRAINING = "draining"
+    """A route is to leave."""
+    COOLING_DOWN = "cooling_down"
+    """A route has left, and waits for its end."""
+    TARGETS = "targets"
+    """The set of replicas to probe changed, or the bus lost its memory."""
+    DEPLOYMENTS = "deployments"
+    """An operator changed a deployment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What one run of a handler may know: the database, the bus, and what is frozen."""
+
+    snapshot: Snapshot
+    view: BusView
+    hold: frozenset[HoldCause]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a handler of routes decided: a change for some, a note for others, by row."""
+
+    changes: tuple[RouteChange, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What became of a plan."""
+
+    changes: tuple[RouteChange, ...]
+    """Those that were written, in order."""
+    lost: tuple[RouteId, ...] = ()
+    """Those whose row had changed meanwhile: the next run sees them afresh."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """When a handler runs."""
+
+    period_s: float
+    on_mark_s: float | None = None
+    """The shortest time between two runs when a mark wakes it; None: marks do not."""
+    first_after_s: float = 0.0
+    consumes: frozenset[Mark] = field(default_factory=frozenset)
+    produces: frozenset[Mark] = field(default_factory=frozenset)
+    """Set when a run changed something."""
+
+
+class RouteHandler(ABC):
+    """A step over routes: every route stands alone, a lost or failed one hurts no other."""
+
+    name: ClassVar[str]
+    divisible: ClassVar[bool] = True
+    """Whether half of the routes can be decided over without the other half."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+
+    @abstractmethod
+    def select(self, world: World) -> Sequence[Route]:
+        """Return the routes this handler is responsible for now; none: nothing is asked."""
+
+    @abstractmethod
+    async def decide(self, world: World, routes: Sequence[Route]) -> Plan:
+        """Return what to change.
+
+        Raises:
+            ControllerError: if it cannot be told now; nothing changes then.
+        """
+
+    async def after(self, world: World, applied: Applied) -> None:  # noqa: B027 - most need none
+        """Do what follows a commit, with what was really committed (R-21, R-57)."""
+
+
+class DeploymentHandler(ABC):
+    """A step over deployments: one decision each, whole or not at all."""
+
+    name: ClassVar[str]
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+
+    @abstractmethod
+    def select(self, world: World) -> Sequence[Deployment]:
+        """Return the deployments this handler is responsible for now."""
+
+    @abstractmethod
+    def decide(
+        self, world: World, deployment: Deployment, routes: Sequence[Route]
+    ) -> Decision | None:
+        """Return what to change for one deployment, given its routes; None: nothing."""

@@ -1,0 +1,126 @@
+"""What exists while one controller leads: its handlers, their marks, and what wakes them.
+
+Built anew by the daemon for every term of leadership, so that nothing an earlier term believed
+outlives it.
+"""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+import anyio
+
+from controller.bus import ControlBus
+from controller.db.repository import Repository
+from controller.metrics import ControllerMetrics
+from controller.provision.port import Provisioner
+from controller.reconcile.deployments import CheckReplicas, Deploying, Destroying
+from controller.reconcile.handler import Mark, Schedule
+from controller.reconcile.health import CheckWarmingUp, ClassifyHealth, Evict
+from controller.reconcile.observe import Observer
+from controller.reconcile.provision import CheckRunning, CheckStarting, Provision
+from controller.reconcile.runner import Handler, Runner
+from controller.reconcile.targets import SyncProbeTargets
+from controller.reconcile.traffic import Drain, Terminate
+from controller.settings import Settings
+from probe.errors import BusError
+
+RETRY_S: Final = 2.0
+"""How long an absent bus is left alone."""
+
+
+class Leadership:
+    """One term: a runner with every handler, and an ear on the change stream."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        bus: ControlBus,
+        repository: Repository,
+        metrics: ControllerMetrics,
+        provisioner: Provisioner,
+    ) -> None:
+        self._bus = bus
+        observer = Observer(
+            repository, bus, metrics, clock=time.monotonic, on_amnesia=self._rewrite_targets
+        )
+        schedule = partial(schedule_of, settings)
+        self._sync = SyncProbeTargets(bus, metrics, schedule("sync_probe_targets"))
+        handlers: Sequence[Handler] = (
+            Provision(provisioner, schedule("provision")),
+            CheckStarting(provisioner, schedule("check_starting")),
+            CheckWarmingUp(schedule("check_warming_up")),
+            CheckRunning(provisioner, schedule("check_running")),
+            ClassifyHealth(schedule("classify_health"), observer.velocity),
+            Evict(schedule("evict"), metrics),
+            Deploying(schedule("deploying")),
+            CheckReplicas(schedule("check_replicas")),
+            Destroying(schedule("destroying")),
+            self._sync,
+            Drain(schedule("drain")),
+            Terminate(
+                provisioner, bus, schedule("terminate"), grace_s=settings.termination_grace_s
+            ),
+        )
+        self.runner = Runner(
+            handlers,
+            repository=repository,
+            observer=observer,
+            metrics=metrics,
+            clock=time.monotonic,
+        )
+
+    def _rewrite_targets(self) -> None:
+        self._sync.forget()
+        self.runner.mark(Mark.TARGETS)
+
+    async def listen(self) -> None:
+        """Wake the classification when the prober announces a change of verdict."""
+        last_id: str | None = None
+        while True:
+            try:
+                found = await self._bus.changes(last_id)
+            except BusError:  # the observer says that the bus is away; here it only means: wait
+                last_id = None
+                await anyio.sleep(RETRY_S)
+                continue
+            last_id = found.last_id
+            if found.changes:
+                self.runner.mark(Mark.HEALTH)
+
+
+WAKES: Final = {
+    "provision": ({Mark.PENDING}, {Mark.STARTING, Mark.READINESS}),
+    "check_starting": ({Mark.STARTING}, {Mark.WARMING_UP, Mark.TARGETS, Mark.DRAINING}),
+    "check_warming_up": ({Mark.WARMING_UP, Mark.HEALTH}, {Mark.READINESS, Mark.DRAINING}),
+    "check_running": ({Mark.HEALTH}, {Mark.READINESS, Mark.DRAINING}),
+    "classify_health": ({Mark.HEALTH}, {Mark.READINESS}),
+    "evict": (set(), {Mark.READINESS, Mark.DRAINING}),
+    "deploying": (
+        {Mark.DEPLOYMENTS, Mark.READINESS},
+        {Mark.PENDING, Mark.DRAINING, Mark.DEPLOYMENTS},
+    ),
+    "check_replicas": (
+        {Mark.DEPLOYMENTS, Mark.READINESS},
+        {Mark.PENDING, Mark.DRAINING},
+    ),
+    "destroying": ({Mark.DEPLOYMENTS, Mark.READINESS}, {Mark.DRAINING}),
+    "sync_probe_targets": ({Mark.TARGETS}, set()),
+    "drain": ({Mark.DRAINING}, {Mark.TARGETS, Mark.COOLING_DOWN}),
+    "terminate": ({Mark.COOLING_DOWN}, {Mark.READINESS}),
+}
+"""What wakes each handler, and what it wakes when it changed something (R-49)."""
+
+
+def schedule_of(settings: Settings, handler: str) -> Schedule:
+    """Return when a handler runs, and what wakes it."""
+    period = settings.period(handler)
+    consumes, produces = WAKES[handler]
+    return Schedule(
+        period_s=period.long_s,
+        on_mark_s=period.on_mark_s,
+        first_after_s=period.first_after_s,
+        consumes=frozenset(consumes),
+        produces=frozenset(produces),
+    )

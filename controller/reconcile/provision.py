@@ -1,0 +1,179 @@
+"""The handlers that talk to the provisioner: start, look after, and end what routes stand for.
+
+A provisioner that cannot tell raises from `inspect`, and the coordinator changes nothing: not
+knowing whether a session lives is not knowing that it died.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from controller.errors import ProvisionError
+from controller.model import (
+    Health,
+    Revision,
+    Route,
+    RouteChange,
+    RouteStatus,
+    Stage,
+)
+from controller.provision.port import Order, Provisioner, Session, SessionState
+from controller.reconcile.handler import Plan, RouteHandler, Schedule, World
+from controller.route.leave import leave
+
+
+def revision_of(world: World, route: Route) -> Revision | None:
+    """Return the revision a route runs, when its deployment still points to it."""
+    deployment = world.snapshot.deployments.get(route.deployment_id)
+    if deployment is None:
+        return None
+    for revision in (deployment.deploying, deployment.current):
+        if revision is not None and revision.id == route.revision_id:
+            return revision
+    return None
+
+
+def in_stage(world: World, stage: Stage) -> list[Route]:
+    """Return the routes that stand in `stage`."""
+    return [route for route in world.snapshot.routes if route.stage is stage]
+
+
+def lost(route: Route, session: Session, *, category: str) -> RouteChange:
+    """Send a route away whose session is gone: what was known of its health is void."""
+    why = f": {session.exit_reason}" if session.exit_reason else ""
+    change = leave(
+        route,
+        category=category,
+        message=f"the session is {session.state}{why}",
+        error_code="SESSION_LOST",
+    )
+    return replace(change, health=Health.NOT_CHECKED)
+
+
+class Provision(RouteHandler):
+    """PENDING -> STARTING, or FAILED_TO_START with the provisioner's reason."""
+
+    name = "provision"
+
+    def __init__(self, provisioner: Provisioner, schedule: Schedule) -> None:
+        self._provisioner = provisioner
+        super().__init__(schedule)
+
+    def select(self, world: World) -> Sequence[Route]:
+        """Select the routes nobody has started."""
+        return in_stage(world, Stage.PENDING)
+
+    async def decide(self, world: World, routes: Sequence[Route]) -> Plan:
+        """Order all sessions at once; one that is refused stops no other."""
+        revisions = {route.id: revision_of(world, route) for route in routes}
+        orders = [
+            Order(route=route, revision=revision)
+            for route in routes
+            if (revision := revisions[route.id]) is not None
+        ]
+        sessions = await self._provisioner.start(orders) if orders else {}
+        return Plan(
+            changes=tuple(
+                self._orphaned(route)
+                if revisions[route.id] is None
+                else self._started(route, sessions[route.id])
+                for route in routes
+            )
+        )
+
+    def _started(self, route: Route, session: str | ProvisionError) -> RouteChange:
+        if isinstance(session, ProvisionError):
+            return RouteChange(
+                route=route,
+                category=self.name,
+                message=f"the provisioner refused: {session}",
+                error_code="PROVISION_REFUSED",
+                status=RouteStatus.FAILED_TO_START,
+            )
+        return RouteChange(
+            route=route,
+            category=self.name,
+            message=f"handed to the provisioner as session {session}",
+            status=RouteStatus.PROVISIONING,
+            stage=Stage.STARTING,
+            session_id=session,
+        )
+
+    def _orphaned(self, route: Route) -> RouteChange:
+        return leave(
+            route,
+            category=self.name,
+            message="never started: its revision is neither current nor deploying",
+            error_code="ORPHAN_REVISION",
+        )
+
+
+class CheckStarting(RouteHandler):
+    """STARTING -> WARMING_UP once the session has an address."""
+
+    name = "check_starting"
+
+    def __init__(self, provisioner: Provisioner, schedule: Schedule) -> None:
+        self._provisioner = provisioner
+        super().__init__(schedule)
+
+    def select(self, world: World) -> Sequence[Route]:
+        """Select the routes that wait for an address."""
+        return in_stage(world, Stage.STARTING)
+
+    async def decide(self, world: World, routes: Sequence[Route]) -> Plan:
+        """Ask for all sessions at once."""
+        sessions = await self._provisioner.inspect(routes)
+        changes = [
+            change
+            for route in routes
+            if (change := self._decide(route, sessions[route.id])) is not None
+        ]
+        return Plan(changes=tuple(changes))
+
+    def _decide(self, route: Route, session: Session) -> RouteChange | None:
+        if session.state is SessionState.PENDING:
+            return None
+        if session.state is not SessionState.RUNNING:
+            return lost(route, session, category=self.name)
+        if session.host is None or session.port is None:
+            return leave(
+                route,
+                category=self.name,
+                message="the session runs without a host or port: the provisioner reports no "
+                "address to probe",
+                error_code="NO_ADDRESS",
+            )
+        return RouteChange(
+            route=route,
+            category=self.name,
+            message=f"running at {session.host}:{session.port}, warming up",
+            status=RouteStatus.PROVISIONING,
+            stage=Stage.WARMING_UP,
+            host=session.host,
+            port=session.port,
+        )
+
+
+class CheckRunning(RouteHandler):
+    """RUNNING -> DRAINING when the session is gone."""
+
+    name = "check_running"
+
+    def __init__(self, provisioner: Provisioner, schedule: Schedule) -> None:
+        self._provisioner = provisioner
+        super().__init__(schedule)
+
+    def select(self, world: World) -> Sequence[Route]:
+        """Select the running routes."""
+        return [r for r in world.snapshot.routes if r.status is RouteStatus.RUNNING]
+
+    async def decide(self, world: World, routes: Sequence[Route]) -> Plan:
+        """Ask for all sessions at once; what is gone leaves."""
+        sessions = await self._provisioner.inspect(routes)
+        gone = (SessionState.EXITED, SessionState.MISSING)
+        changes = [
+            lost(route, session, category=self.name)
+            for route in routes
+            if (session := sessions[route.id]).state in gone
+        ]
+        return Plan(changes=tuple(changes))

@@ -1,0 +1,222 @@
+"""The coordinator: who runs when, and one generic cycle for every handler.
+
+select -> decide -> one transaction -> after. It knows no strategy and no state by name (R-27).
+An exception is the failure of the entities that caused it, found by halving, and never the end
+of a tick (R-15); only a lost lease ends everything, because somebody else leads now.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import structlog
+
+from controller.db.repository import Repository
+from controller.errors import Conflict, ControllerError, DatabaseUnreachable, LeaseLost
+from controller.metrics import ControllerMetrics
+from controller.model import Deployment, DeploymentId, Note, Route
+from controller.reconcile.handler import (
+    Applied,
+    DeploymentHandler,
+    Mark,
+    Plan,
+    RouteHandler,
+    World,
+)
+from controller.reconcile.observe import Observer
+
+log = structlog.get_logger()
+
+Handler = RouteHandler | DeploymentHandler
+
+
+@dataclass(slots=True)
+class _Due:
+    """When one handler ran last, and whether it is marked; times are monotonic seconds."""
+
+    next_at: float
+    marked: bool = False
+    last_at: float = float("-inf")
+
+
+class Runner:
+    """Runs handlers when their time or their mark has come."""
+
+    def __init__(
+        self,
+        handlers: Sequence[Handler],
+        *,
+        repository: Repository,
+        observer: Observer,
+        metrics: ControllerMetrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._handlers = handlers
+        self._repository = repository
+        self._observer = observer
+        self._metrics = metrics
+        self._clock = clock
+        start = clock()
+        self._due = {h.name: _Due(next_at=start + h.schedule.first_after_s) for h in handlers}
+
+    def mark(self, mark: Mark) -> None:
+        """Wake the handlers that consume `mark`, no sooner than their shortest pause allows."""
+        for handler in self._handlers:
+            if mark in handler.schedule.consumes:
+                self._due[handler.name].marked = True
+
+    def next_at(self) -> float:
+        """Return when the next handler is due, in monotonic seconds."""
+        return min(self._due_at(handler) for handler in self._handlers)
+
+    def _due_at(self, handler: Handler) -> float:
+        due, pause_s = self._due[handler.name], handler.schedule.on_mark_s
+        if due.marked and pause_s is not None:
+            return min(due.next_at, due.last_at + pause_s)
+        return due.next_at
+
+    async def tick(self, *, epoch: int) -> int:
+        """Run what is due, in the handlers' order; return how many rows changed.
+
+        Raises:
+            LeaseLost: if another controller leads.
+            DatabaseUnreachable: if the database does not answer; the tick did nothing then.
+        """
+        now = self._clock()
+        due = [handler for handler in self._handlers if self._due_at(handler) <= now]
+        if not due:
+            return 0
+        world = await self._observer.observe()
+        changed = 0
+        for handler in due:
+            state = self._due[handler.name]
+            state.last_at, state.marked = now, False
+            state.next_at = now + handler.schedule.period_s
+            written = await self._run(handler, world, epoch)
+            if written:
+                changed += written
+                for mark in handler.schedule.produces:
+                    self.mark(mark)
+                world = await self._observer.again(world)
+        return changed
+
+    async def _run(self, handler: Handler, world: World, epoch: int) -> int:
+        """Run one handler's cycle; return how many rows it changed."""
+        started = self._clock()
+        try:
+            if isinstance(handler, RouteHandler):
+                written = await self._run_routes(handler, world, epoch)
+            else:
+                written = await self._run_deployments(handler, world, epoch)
+        except (LeaseLost, DatabaseUnreachable):
+            raise
+        except Exception:  # the tick goes on whatever a handler does (R-15)
+            log.exception("handler_failed", handler=handler.name)
+            self._metrics.failed(handler.name)
+            return 0
+        self._metrics.handled(handler.name, self._clock() - started)
+        return written
+
+    async def _run_routes(self, handler: RouteHandler, world: World, epoch: int) -> int:
+        routes = handler.select(world)
+        if not routes:
+            return 0
+        plan = await self._decide(handler, world, routes)
+        if not plan.changes and not plan.notes:
+            return 0
+        result = await self._repository.apply(plan.changes, plan.notes, epoch=epoch)
+        lost = frozenset(result.lost)
+        written = tuple(c for c in plan.changes if c.route.id not in lost)
+        self._metrics.lost(handler.name, len(lost))
+        self._metrics.changed(written)
+        await handler.after(world, Applied(changes=written, lost=result.lost))
+        return len(written)
+
+    async def _decide(self, handler: RouteHandler, world: World, routes: Sequence[Route]) -> Plan:
+        """Decide for all; when that raises, for each half, down to the route that is to blame."""
+        try:
+            return await handler.decide(world, routes)
+        except LeaseLost:
+            raise
+        except ControllerError as error:
+            log.warning("handler_cannot_tell", handler=handler.name, error=str(error))
+            return Plan(notes=tuple(_notes_by_deployment(handler.name, routes, error)))
+        except Exception as error:
+            if len(routes) == 1 or not handler.divisible:
+                log.exception("routes_failed", handler=handler.name, routes=len(routes))
+                self._metrics.failed(handler.name)
+                return Plan(notes=tuple(_notes_by_route(handler.name, routes, error)))
+        middle = len(routes) // 2
+        first = await self._decide(handler, world, routes[:middle])
+        second = await self._decide(handler, world, routes[middle:])
+        return Plan(changes=first.changes + second.changes, notes=first.notes + second.notes)
+
+    async def _run_deployments(self, handler: DeploymentHandler, world: World, epoch: int) -> int:
+        deployments = handler.select(world)
+        if not deployments:
+            return 0
+        by_deployment = _routes_by_deployment(world.snapshot.routes)
+        written = 0
+        for deployment in deployments:
+            routes = by_deployment.get(deployment.id, ())
+            written += await self._run_deployment(handler, world, deployment, routes, epoch)
+        return written
+
+    async def _run_deployment(
+        self,
+        handler: DeploymentHandler,
+        world: World,
+        deployment: Deployment,
+        routes: Sequence[Route],
+        epoch: int,
+    ) -> int:
+        try:
+            decision = handler.decide(world, deployment, routes)
+            if decision is None or decision.empty:
+                return 0
+            await self._repository.commit(decision, epoch=epoch)
+        except (LeaseLost, DatabaseUnreachable):
+            raise
+        except Conflict as error:
+            log.info(
+                "decision_lost", handler=handler.name, deployment=deployment.name, why=str(error)
+            )
+            self._metrics.lost(handler.name, 1)
+            return 0
+        except Exception:  # one poisoned deployment never stops the others (R-15)
+            log.exception("deployment_failed", handler=handler.name, deployment=deployment.name)
+            self._metrics.failed(handler.name)
+            return 0
+        self._metrics.decided(decision, routes, world.snapshot.now_ms)
+        return len(decision.create) + len(decision.routes) + (decision.change is not None)
+
+
+def _routes_by_deployment(routes: Iterable[Route]) -> dict[DeploymentId, tuple[Route, ...]]:
+    ordered = sorted(routes, key=lambda route: route.deployment_id)
+    return {key: tuple(group) for key, group in groupby(ordered, lambda r: r.deployment_id)}
+
+
+def _notes_by_deployment(
+    category: str, routes: Sequence[Route], error: Exception
+) -> Iterable[Note]:
+    for deployment_id in sorted({route.deployment_id for route in routes}):
+        yield Note(
+            deployment_id=deployment_id,
+            route_id=None,
+            category=category,
+            message=str(error),
+            result="failure",
+            error_code=type(error).__name__,
+        )
+
+
+def _notes_by_route(category: str, routes: Sequence[Route], error: Exception) -> Iterable[Note]:
+    for route in routes:
+        yield Note(
+            deployment_id=route.deployment_id,
+            route_id=route.id,
+            category=category,
+            message=f"{type(error).__name__}: {error}",
+            result="failure",
+            error_code="INTERNAL_ERROR",
+        )

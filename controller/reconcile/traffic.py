@@ -1,0 +1,100 @@
+"""The handlers of a route's last steps: out of traffic, grace for what is in flight, the end."""
+
+from collections.abc import Sequence
+
+import structlog
+
+from controller.bus import ControlBus
+from controller.model import Health, Note, Route, RouteChange, RouteStatus, Stage
+from controller.provision.port import Provisioner
+from controller.reconcile.handler import Applied, Plan, RouteHandler, Schedule, World
+from controller.reconcile.provision import in_stage
+from probe.errors import BusError
+from probe.wire import ReplicaId
+
+log = structlog.get_logger()
+
+
+class Drain(RouteHandler):
+    """DRAINING -> COOLING_DOWN: from here on nobody sends it new requests."""
+
+    name = "drain"
+
+    def select(self, world: World) -> Sequence[Route]:
+        """Select the routes that are to leave."""
+        return in_stage(world, Stage.DRAINING)
+
+    async def decide(self, world: World, routes: Sequence[Route]) -> Plan:
+        """Let every one of them go on to its grace period."""
+        return Plan(
+            changes=tuple(
+                RouteChange(
+                    route=route,
+                    category=self.name,
+                    message="out of traffic; requests in flight may finish",
+                    status=RouteStatus.TERMINATING,
+                    stage=Stage.COOLING_DOWN,
+                )
+                for route in routes
+            )
+        )
+
+
+class Terminate(RouteHandler):
+    """COOLING_DOWN -> TERMINATED after the grace period: session stopped, bus keys deleted."""
+
+    name = "terminate"
+
+    def __init__(
+        self, provisioner: Provisioner, bus: ControlBus, schedule: Schedule, *, grace_s: float
+    ) -> None:
+        self._provisioner = provisioner
+        self._bus = bus
+        super().__init__(schedule)
+        self._grace_ms = int(grace_s * 1000)
+
+    def select(self, world: World) -> Sequence[Route]:
+        """Select the routes whose grace period is over, by the database's clock (R-36)."""
+        now_ms = world.snapshot.now_ms
+        return [
+            route
+            for route in in_stage(world, Stage.COOLING_DOWN)
+            if now_ms - route.entered_at_ms >= self._grace_ms
+        ]
+
+    async def decide(self, world: World, routes: Sequence[Route]) -> Plan:
+        """Stop the sessions; one that cannot be stopped is asked again."""
+        errors = await self._provisioner.stop(routes)
+        changes: list[RouteChange] = []
+        notes: list[Note] = []
+        for route in routes:
+            error = errors[route.id]
+            if error is None:
+                changes.append(
+                    RouteChange(
+                        route=route,
+                        category=self.name,
+                        message="session stopped",
+                        status=RouteStatus.TERMINATED,
+                        health=Health.NOT_CHECKED,
+                    )
+                )
+            else:
+                notes.append(
+                    Note(
+                        deployment_id=route.deployment_id,
+                        route_id=route.id,
+                        category=self.name,
+                        message=f"the session cannot be stopped, trying again: {error}",
+                        result="failure",
+                        error_code="STOP_FAILED",
+                    )
+                )
+        return Plan(changes=tuple(changes), notes=tuple(notes))
+
+    async def after(self, world: World, applied: Applied) -> None:
+        """Delete what the bus holds of the ended routes (R-44); what stays behind expires."""
+        try:
+            await self._bus.remove_targets([ReplicaId(c.route.id) for c in applied.changes])
+        except BusError as error:
+            log.warning("targets_not_removed", count=len(applied.changes), error=str(error))
