@@ -260,6 +260,19 @@ class TestReplace:
         scheduler.replace(0, [target(1), target(2)], now=T0 + 40)
         assert replica(2) in {c.replica_id for _, c in starts(scheduler, T0 + 50, T0 + 51)}
 
+    def test_the_same_fleet_has_the_same_phases_after_a_restart(self) -> None:
+        """R-61."""
+        fleet = [target(n) for n in range(500)]
+        phases = [[c.phase_slot for c in scheduler_of(*fleet)] for _ in range(2)]
+        assert phases[0] == phases[1]
+
+    def test_targets_that_left_crowd_nobody(self) -> None:
+        scheduler = Scheduler()
+        for interval_s in (0.1, 0.333, 10.0, 1200.0):
+            scheduler.replace(0, [target(n, interval_s=interval_s) for n in range(9)], now=T0)
+        scheduler.replace(0, [], now=T0)
+        assert scheduler._spread._crowding == {}
+
 
 class TestSeeds:
     BUS = 1_700_000_000.0
