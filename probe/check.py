@@ -168,7 +168,7 @@ class StatusJudge:
             total_s=total_s,
         )
 
-    def broke(self, error: Exception, *, connect_s: float, total_s: float) -> Outcome:
+    def broke(self, error: BaseException, *, connect_s: float, total_s: float) -> Outcome:
         """Judge a failed dial or connection by its errno."""
         number = error.errno if isinstance(error, OSError) else None
         name = errno.errorcode.get(number, "") if number is not None else type(error).__name__

@@ -14,6 +14,8 @@ from probe.http.request import Prepared
 from probe.http.response import NOT_A_BYTE, WHOLE_MAX_BYTES, Latch, Reply
 from probe.scheduler import Check
 
+Dial = asyncio.Task[tuple[asyncio.Transport, asyncio.Protocol]]
+
 
 class State(IntEnum):
     """Where a connection stands; it only moves down this list, or between the middle two."""
@@ -79,7 +81,7 @@ class Connection(asyncio.Protocol):
         self.prepared = prepared
         self.state = _CLOSED
         self.transport: asyncio.Transport | None = None
-        self.dial: asyncio.Task[None] | None = None
+        self.dial: Dial | None = None
         self.latch: Latch | None = None
         self.reused = False  # the probe in flight found the connection open
         self.connect_by = 0.0

@@ -1,9 +1,10 @@
 """Which addresses this prober may dial.
 
 A prober that connects where a bus tells it to is a request-forgery engine, unless the address
-actually dialled is judged. Pure; asked once per target when it is loaded. What is never allowed is looked at first, then the
-operator's list. An IPv4 address inside an IPv6 one (mapped, 6to4, NAT64, ...) is judged as the
-IPv4 address it reaches; Python 3.11's own `is_private` and `is_global` miss most of these.
+actually dialled is judged. Pure; asked once per target when it is loaded. What is never allowed
+is looked at first, then the operator's list. An IPv4 address inside an IPv6 one (mapped, 6to4,
+NAT64, ...) is judged as the IPv4 address it leads to; Python 3.11's own `is_private` and
+`is_global` miss most of these.
 """
 
 from collections.abc import Iterable

@@ -9,14 +9,14 @@ What replies and failures mean, it asks its judge (`probe.check`).
 import asyncio
 from collections.abc import Callable
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import monotonic
 from typing import Final, Protocol
 
 from probe.errors import WireError
 from probe.health import Outcome
 from probe.http import response
-from probe.http.connection import Connection, State
+from probe.http.connection import Connection, Dial, State
 from probe.http.request import Prepared
 from probe.http.response import NOT_A_BYTE, Reply
 from probe.scheduler import Check
@@ -60,7 +60,7 @@ class Judge(Protocol):
     ) -> Outcome:
         """Judge a reply, or what came instead of one."""
 
-    def broke(self, error: Exception, /, *, connect_s: float, total_s: float) -> Outcome:
+    def broke(self, error: BaseException, /, *, connect_s: float, total_s: float) -> Outcome:
         """Judge a failure of the dial, or of an open connection."""
 
     def late(self, *, connected: bool, received: int, limit_s: float) -> Outcome:
@@ -95,7 +95,7 @@ class HttpPool:
         self._judge = judge
         self._loop = loop
         self._open: set[Connection] = set()
-        self._dials: set[asyncio.Task[None]] = set()
+        self._dials: set[Dial] = set()
 
     def __repr__(self) -> str:
         return f"HttpPool(open={len(self._open)} of {self.max_open}, dials={len(self._dials)})"
@@ -228,25 +228,24 @@ class HttpPool:
         connection.state = _DIALLING
         connection.dialled_at = monotonic()
         connection.connect_by = now + connection.check.connect_timeout_s
-        connection.dial = task = self._loop.create_task(self._connect(connection))
-        self._dials.add(task)
-        task.add_done_callback(self._dials.discard)
-
-    async def _connect(self, connection: Connection) -> None:
         prepared = connection.prepared
-        failure: Exception | None = None
-        try:
-            await self._loop.create_connection(lambda: connection, prepared.address, prepared.port)
-        except Exception as error:  # noqa: BLE001 - judged: an unknown one blames no replica
-            failure = error
-        finally:
-            connection.dial = None
-            if connection.transport is None:
-                self._open.discard(connection)
-        if failure is not None and connection.state is _DIALLING:
-            connection.state = _CLOSED
-            total_s = monotonic() - connection.began_at
-            connect_s = monotonic() - connection.dialled_at
-            self.done(
-                connection.check, self._judge.broke(failure, connect_s=connect_s, total_s=total_s)
-            )
+        dialling = self._loop.create_connection(lambda: connection, prepared.address, prepared.port)
+        connection.dial = task = self._loop.create_task(dialling)
+        self._dials.add(task)
+        task.add_done_callback(partial(self._dialled, connection))
+
+    def _dialled(self, connection: Connection, task: Dial) -> None:
+        """Clean up behind a dial: one that is cancelled before its first step runs no `finally`."""
+        self._dials.discard(task)
+        connection.dial = None
+        if connection.transport is None:
+            self._open.discard(connection)
+        error = None if task.cancelled() else task.exception()
+        if error is None or connection.state is not _DIALLING:
+            return
+        connection.state = _CLOSED
+        now = monotonic()
+        outcome = self._judge.broke(
+            error, connect_s=now - connection.dialled_at, total_s=now - connection.began_at
+        )
+        self.done(connection.check, outcome)
