@@ -14,7 +14,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -24,6 +24,8 @@ CHUNK: Final = 1000
 """Keys per command: measured, larger chunks gain nothing and hold the server longer."""
 SCHEMES: Final = ("redis", "rediss", "unix")
 _DETAIL_MAX_CHARS: Final = 200
+_REFUSALS: Final = (AuthenticationError, BusyLoadingError, ResponseError)
+"""Answers of a server, though the library derives two of them from its connection error."""
 _TCP_DEFAULTS: Final = {"host": "localhost", "port": 6379}
 
 
@@ -153,14 +155,14 @@ def seconds(time: tuple[int, int]) -> float:
 
 def explain(error: Exception, address: str) -> BusError:
     """Name an error of the client library: no answer is not the same as the answer no."""
+    if isinstance(error.__cause__, _REFUSALS):  # said while the connection was being made
+        error = error.__cause__
     detail = str(error)[:_DETAIL_MAX_CHARS] or type(error).__name__
-    match error:
-        case AuthenticationError() | BusyLoadingError():  # connection errors only by inheritance
-            return BusRefused(f"the bus at {address} refused: {detail}")
-        case RedisConnectionError() | RedisTimeoutError() | OSError():
-            return BusUnreachable(
-                f"the bus at {address} cannot be reached ({detail}): "
-                "start it, or name another with --redis"
-            )
-        case _:
-            return BusRefused(f"the bus at {address} refused: {detail}")
+    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError) and not isinstance(
+        error, _REFUSALS
+    ):
+        return BusUnreachable(
+            f"the bus at {address} cannot be reached ({detail}): "
+            "start it, or name another with --redis"
+        )
+    return BusRefused(f"the bus at {address} refused: {detail}")
