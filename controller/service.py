@@ -4,7 +4,6 @@ Called by the command line. Each verb is one transaction: it reads the deploymen
 cannot be, and writes the wish; carrying it out is the controller's affair, not known here.
 """
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
@@ -27,6 +26,7 @@ from controller.db.rollouts import rollouts_of
 from controller.db.rows import Values, route_of, select_routes, settings_of, settings_values
 from controller.db.session import Database, Write
 from controller.db.tables import TERMINAL, deployments, routes
+from controller.definition.deployment_file import REPLICAS_MAX
 from controller.errors import Conflict, InvalidInput, NotFound
 from controller.model import (
     Deployment,
@@ -42,12 +42,8 @@ from controller.model import (
     SubStep,
 )
 
-MAX_REPLICAS: Final = 100_000
-"""More than one machine probes; keeps a typing error from becoming a fleet."""
 OPERATOR: Final = "operator"
 """Who did it, where nobody says who."""
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,17 +72,16 @@ class Service:
         auto_activate: bool = True,
         actor: str = OPERATOR,
     ) -> DeploymentApplied:
-        """Make the deployment what is described; repeating it changes nothing.
+        """Make the deployment what its file describes; repeating it changes nothing.
 
         Another spec than the newest revision's becomes a new revision. With `auto_activate` the
         newest revision is activated, once: one that was tried and rolled back is left alone.
         A count set by `scale` holds until another count is applied.
 
         Raises:
-            InvalidInput: if the name or the count is out of bounds.
+            InvalidInput: if the count is out of bounds.
             Conflict: if the deployment is being deleted, or somebody created it this moment.
         """
-        _check_name(name)
         _check_replicas(replicas)
         settings = settings_values(replicas, policy, cleanup_target_statuses)
         try:
@@ -339,14 +334,6 @@ async def _next_revision(
     return revision
 
 
-def _check_name(name: str) -> None:
-    if not _NAME.match(name):
-        raise InvalidInput(
-            f"deployment name {name!r}: use up to 128 letters, digits, '.', '_' and '-', "
-            "beginning with a letter or digit"
-        )
-
-
 def _check_replicas(replicas: int) -> None:
-    if not 0 <= replicas <= MAX_REPLICAS:
-        raise InvalidInput(f"{replicas} replicas: give a count from 0 to {MAX_REPLICAS}")
+    if not 0 <= replicas <= REPLICAS_MAX:
+        raise InvalidInput(f"{replicas} replicas: give a count from 0 to {REPLICAS_MAX}")

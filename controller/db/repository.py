@@ -92,6 +92,17 @@ class Repository:
             failed_counts=counts,
         )
 
+    async def stamp(self) -> str:
+        """Return a text that differs whenever a deployment was written since; one cheap query.
+
+        Raises:
+            DatabaseUnreachable: if the database does not answer.
+        """
+        query = select(func.count(), func.sum(deployments.c.version))
+        async with self._database.read() as connection:
+            count, versions = (await connection.execute(query)).one()
+        return f"{count}.{versions or 0}"
+
     async def apply(
         self, changes: Sequence[RouteChange], notes: Sequence[Note] = (), *, epoch: int
     ) -> Applied:
