@@ -51,7 +51,7 @@ class Ledger:
             observe(phases["connect"], outcome.connect_s)
         if outcome.first_byte_s:
             observe(phases["first_byte"], outcome.first_byte_s)
-            transfer_s = outcome.total_s - outcome.first_byte_s
+            transfer_s = outcome.total_s - outcome.connect_s - outcome.first_byte_s
             if transfer_s > 0:
                 observe(phases["transfer"], transfer_s)
         if outcome.kind is not OutcomeKind.PASSED or outcome.total_s > SLOW_S:

@@ -12,8 +12,9 @@ from http import HTTPStatus
 from typing import Final
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream, TaskStatus
+from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
+from anyio.streams.stapled import MultiListener
 from prometheus_client import CollectorRegistry
 from prometheus_client import exposition as text
 from prometheus_client.openmetrics import exposition as openmetrics
@@ -25,6 +26,7 @@ CONNECTIONS_MAX: Final = 32
 REQUEST_TIMEOUT_S: Final = 5.0
 _TEXT: Final = "text/plain; charset=utf-8"
 
+Listener = MultiListener[SocketStream]
 Trouble = Callable[[], str | None]
 """Says in one sentence what is wrong, or None."""
 
@@ -47,28 +49,30 @@ class _Reply:
     content_type: str = _TEXT
 
 
-async def serve(
-    host: str,
-    port: int,
-    *,
-    pages: Pages,
-    task_status: TaskStatus[str] = anyio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve `pages` until cancelled; reports the address it listens on, HOST:PORT.
-
-    Port 0 picks a free one.
+async def bind(host: str, port: int) -> Listener:
+    """Listen on an address before anything else is started; port 0 picks a free one.
 
     Raises:
         SettingsError: if the address cannot be bound.
     """
     try:
-        listener = await anyio.create_tcp_listener(local_host=host, local_port=port)
+        return await anyio.create_tcp_listener(local_host=host, local_port=port)
     except OSError as error:
         cause = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise SettingsError(
             f"the metrics address {host}:{port} cannot be bound ({cause}): "
             "choose another with --metrics; port 0 picks a free one"
         ) from error
+
+
+def address_of(listener: Listener) -> str:
+    """Return where a listener listens, as HOST:PORT."""
+    host, port = listener.extra(SocketAttribute.raw_socket).getsockname()[:2]  # noqa: S610 - not Django
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def serve(listener: Listener, pages: Pages) -> None:
+    """Serve `pages` until cancelled, then close the listener."""
     open_connections = 0
 
     async def handle(stream: SocketStream) -> None:
@@ -83,8 +87,6 @@ async def serve(
             open_connections -= 1
 
     async with listener:
-        bound = listener.listeners[0].extra(SocketAttribute.local_port)  # noqa: S610 - not Django's
-        task_status.started(f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}")
         await listener.serve(handle)
 
 

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Final, Protocol
 
 from probe.counters import Histogram, Results
+from probe.http.pool import ConnectionEvent
 from probe.metrics import Buckets, Reading, Samples
 from probe.reasons import OutcomeKind, Reason
 from probe.scheduler import Check
@@ -30,8 +31,8 @@ class Connections(Protocol):
         """How many are open, idle ones included."""
 
     @property
-    def events(self) -> Mapping[str, int]:
-        """What happened to connections, by a closed set of names."""
+    def events(self) -> Mapping[ConnectionEvent, int]:
+        """What happened to them."""
 
 
 @dataclass(slots=True)
@@ -92,7 +93,7 @@ class Readings:
             "health_transitions_total": ledger.transitions,
             "connections_open": {(): self.connections.open_connections},
             "connections_total": {
-                (event,): count for event, count in self.connections.events.items()
+                (event.value,): count for event, count in self.connections.events.items()
             },
         }
 

@@ -39,12 +39,12 @@ def status_of(
 
 def phases_of(outcome: Outcome, *, slot_wait_s: float = 0.0) -> Phases:
     """Return where the time of a probe went, in milliseconds."""
-    first_byte_s = outcome.first_byte_s
+    connect_s, first_byte_s = outcome.connect_s, outcome.first_byte_s
     return Phases(
         slot_wait=_ms(slot_wait_s),
-        connect=_ms(outcome.connect_s),
+        connect=_ms(connect_s),
         first_byte=_ms(first_byte_s),
-        transfer=_ms(outcome.total_s - first_byte_s) if first_byte_s else 0.0,
+        transfer=_ms(max(0.0, outcome.total_s - connect_s - first_byte_s)) if first_byte_s else 0.0,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import anyio
 import anyio.lowlevel
 import structlog
+from msgspec.structs import replace
 
 from probe.bus import Poll
 from probe.bus_targets import Targets
@@ -109,9 +110,17 @@ async def repeat(step: Callable[[], Awaitable[None]], *, period_s: float, life: 
 class Refresher:
     """Brings the bus's targets to the sweep: what moved at once, everything in rotation."""
 
-    def __init__(self, prober: Prober, refresh: Refresh, *, poll_s: float) -> None:
+    def __init__(
+        self, prober: Prober, refresh: Refresh, *, poll_s: float, probe_at_once: bool = False
+    ) -> None:
+        """Refresh every `poll_s`.
+
+        With `probe_at_once` even a target that another prober has just visited is probed within
+        a second; its streak is taken over all the same.
+        """
         self.loaded = anyio.Event()
         """Set once everything was read."""
+        self._probe_at_once = probe_at_once
         self._prober = prober
         self._refresh = refresh
         self._poll_s = poll_s
@@ -140,6 +149,8 @@ class Refresher:
         if unknown:
             with life.operation("read_statuses"):
                 seeds = await bus.read_statuses(unknown)
+        if self._probe_at_once:
+            seeds = {key: replace(seed, last_check=0.0) for key, seed in seeds.items()}
         for partition, content in contents.items():
             now = clock()
             self._prober.sweep.replace(
@@ -222,7 +233,7 @@ class Flusher:
             try:
                 with prober.lifeline.operation("write_statuses"):
                     await prober.bus.write_statuses(items)
-            except BusError:
+            except BaseException:  # cancelled, too: written twice is harmless, lost is not
                 sweep.put_back(checks)
                 raise
             prober.ledger.statuses_written += len(items)

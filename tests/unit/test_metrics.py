@@ -8,6 +8,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from probe import ops
 from probe.health import ended
+from probe.http.pool import ConnectionEvent
 from probe.ledger import Ledger, Lifeline
 from probe.metrics import INSTRUMENTS, PREFIX, registry_of
 from probe.readings import DEPLOYMENTS_MAX, OTHERS, Readings
@@ -54,7 +55,7 @@ SERIES_MAX = 2000
 class Connections:
     def __init__(self) -> None:
         self.open_connections = 3
-        self.events = {"opened": 4, "reused": 5}
+        self.events = {ConnectionEvent.OPENED: 4, ConnectionEvent.RETRIED: 5}
 
 
 class Rig:
@@ -158,7 +159,7 @@ def test_counts_are_what_happened(rig: Rig) -> None:
     assert passed >= 2
     assert scraped["fleetpulse_targets"][("deployment", "d1"), ("state", "healthy")] == 2
     assert scraped["fleetpulse_connections_open"][()] == 3
-    assert scraped["fleetpulse_connections_total"][(("event", "reused"),)] == 5
+    assert scraped["fleetpulse_connections_total"][(("event", "retried"),)] == 5
     assert scraped["fleetpulse_probe_duration_seconds_count"][()] == rig.sweep.counters.passed
     assert scraped["fleetpulse_bus_up"][()] == 1
 

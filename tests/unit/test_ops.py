@@ -2,14 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 
 import anyio
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from probe.errors import SettingsError
-from probe.ops import CONNECTIONS_MAX, HEAD_MAX_BYTES, Pages, serve
+from probe.ops import CONNECTIONS_MAX, HEAD_MAX_BYTES, Pages, address_of, bind, serve
 
 
 def pages(*, live: str | None = None, ready: str | None = None) -> Pages:
@@ -21,8 +20,9 @@ def pages(*, live: str | None = None, ready: str | None = None) -> Pages:
 @asynccontextmanager
 async def served(shown: Pages) -> AsyncIterator[int]:
     async with anyio.create_task_group() as group:
-        bound = await group.start(partial(serve, "127.0.0.1", 0, pages=shown))
-        yield int(bound.removeprefix("127.0.0.1:"))
+        listener = await bind("127.0.0.1", 0)
+        group.start_soon(serve, listener, shown)
+        yield int(address_of(listener).removeprefix("127.0.0.1:"))
         group.cancel_scope.cancel()
 
 
@@ -115,4 +115,4 @@ async def ask_or_nothing(port: int) -> str:
 async def test_a_taken_port_is_refused_in_one_sentence() -> None:
     async with served(pages()) as port:
         with pytest.raises(SettingsError, match=f"127.0.0.1:{port} cannot be bound .*in use"):
-            await serve("127.0.0.1", port, pages=pages())
+            await bind("127.0.0.1", port)

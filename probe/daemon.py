@@ -1,0 +1,208 @@
+"""The prober as a process: puts the parts together, runs the stages, ends in good order.
+
+Called by the commands. Nothing is decided here about targets; what can go wrong at the start
+raises, what goes wrong later is the stages' to ride out.
+"""
+
+import asyncio
+import gc
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import Final
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from probe import ops
+from probe.bus import ProbeBus, connect
+from probe.check import StatusJudge
+from probe.errors import BusError
+from probe.http.policy import ConnectPolicy
+from probe.http.pool import HttpPool
+from probe.layers import parse_address
+from probe.ledger import Ledger, Lifeline
+from probe.limits import make_room
+from probe.metrics import registry_of
+from probe.readings import Readings
+from probe.refresh import Refresh
+from probe.scheduler import Scheduler
+from probe.settings import Settings
+from probe.stages import (
+    Flusher,
+    Heartbeat,
+    Prober,
+    Refresher,
+    Ticker,
+    repeat,
+    supervise,
+)
+from probe.sweep import Sweep
+from probe.wire import PARTITIONS, Keys
+
+TICKER_DEAD_S: Final = 10.0
+"""A ticker this late will not come back by itself: /livez asks for a restart."""
+LAST_WRITES_S: Final = 5.0
+POLL_S: Final = 0.01
+GC_THRESHOLDS: Final = (50_000, 50, 100)
+"""After the load nearly all objects live for ever; what a probe allocates has no cycles."""
+
+_log = structlog.get_logger("probe.daemon")
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """One prober, put together."""
+
+    prober: Prober
+    bus: ProbeBus
+    wire: HttpPool
+    refresher: Refresher
+    ticker: Ticker
+    flusher: Flusher
+    heartbeat: Heartbeat
+    pages: ops.Pages
+
+
+async def run(settings: Settings, *, once: bool, report: Callable[[str], None]) -> None:
+    """Probe until SIGTERM or SIGINT, or until each target was probed once; then drain.
+
+    `report` is told where the metrics are.
+
+    Raises:
+        SettingsError: if a setting cannot work on this machine or with this bus.
+        BusError: if the bus cannot be used at the start.
+    """
+    parts = await _put_together(settings, once=once)
+    try:
+        await parts.bus.hello()
+        listener = await ops.bind(*parse_address("probe.metrics", settings.metrics))
+        address = ops.address_of(listener)
+        report(f"metrics on http://{address}/metrics")
+        _log.info("probing", instance=parts.prober.instance, metrics=address)
+        async with anyio.create_task_group() as group:
+            group.start_soon(ops.serve, listener, parts.pages, name="ops")
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async with anyio.create_task_group() as stages:
+                    _start(stages, parts, settings)
+                    if once:
+                        await _each_once(parts)
+                    else:
+                        _log.info("draining", signal=(await anext(signals)).name)
+                    stages.cancel_scope.cancel()
+                await _drain(parts, settings)
+            group.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await parts.bus.aclose()
+
+
+async def _put_together(settings: Settings, *, once: bool) -> _Parts:
+    room = make_room(settings.max_connections, settings.max_in_flight)
+    clock = time.monotonic
+    judge = StatusJudge(ConnectPolicy.of(settings.allow))
+    loop = asyncio.get_running_loop()
+    wire = HttpPool(judge, loop=loop, max_open=room.max_open, max_kept=room.max_kept)
+    ledger = Ledger()
+    keys = Keys(settings.key_prefix)
+    bus = ProbeBus(
+        connect(settings.redis_url, timeout_s=settings.bus_timeout_s),
+        keys,
+        timeout_s=settings.bus_timeout_s,
+    )
+    prober = Prober(
+        instance=settings.instance or f"{socket.gethostname()}-{os.getpid()}",
+        bus=bus,
+        sweep=Sweep(Scheduler(), wire, clock=clock, max_in_flight=room.max_in_flight),
+        lifeline=Lifeline(ledger, clock=clock, backoff_max_s=settings.bus_backoff_s),
+        ledger=ledger,
+        clock=clock,
+    )
+    partitions = tuple(range(PARTITIONS))
+    refresh = Refresh(
+        partitions,
+        polls_per_round=settings.full_refresh_s / settings.poll_s,
+        admit=judge.admit,
+        ledger=ledger,
+    )
+    refresher = Refresher(prober, refresh, poll_s=settings.poll_s, probe_at_once=once)
+    flusher = Flusher(
+        prober,
+        keys,
+        count=settings.flush_count,
+        wait_s=settings.flush_s,
+        late_s=settings.late_result_s,
+    )
+    ticker = Ticker(prober, after=flusher.look)
+    release = version("fleetpulse")
+    heartbeat = Heartbeat(prober, ticker, partitions=partitions, version=release)
+    readings = Readings(prober, wire, partitions=len(partitions), version=release)
+    pages = ops.Pages(
+        registry_of(readings), live=partial(_dead, ticker, clock), ready=partial(_idle, refresher)
+    )
+    return _Parts(prober, bus, wire, refresher, ticker, flusher, heartbeat, pages)
+
+
+def _start(group: TaskGroup, parts: _Parts, settings: Settings) -> None:
+    beat = partial(
+        repeat,
+        parts.heartbeat.step,
+        period_s=settings.heartbeat_s,
+        life=parts.prober.lifeline,
+    )
+    for name, stage in (
+        ("refresher", parts.refresher.run),
+        ("ticker", parts.ticker.run),
+        ("flusher", parts.flusher.run),
+        ("heartbeat", beat),
+    ):
+        group.start_soon(supervise, name, stage, parts.prober.ledger, name=name)
+    group.start_soon(_freeze_once_loaded, parts, name="freeze")
+
+
+async def _freeze_once_loaded(parts: _Parts) -> None:
+    """Take what was loaded out of the collector's sight: it lives for ever, and is much."""
+    await parts.refresher.loaded.wait()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    _log.info("loaded", targets=len(parts.prober.sweep.scheduler))
+
+
+async def _each_once(parts: _Parts) -> None:
+    """Wait until every target has had a probe that ended: their own deadlines bound this."""
+    await parts.refresher.loaded.wait()
+    checks = parts.prober.sweep.scheduler
+    while not all(check.outcome is not None for check in checks):  # noqa: ASYNC110 - as below
+        await anyio.sleep(POLL_S)
+
+
+async def _drain(parts: _Parts, settings: Settings) -> None:
+    """Let probes in flight end, write what is known, say good-bye."""
+    sweep = parts.prober.sweep
+    with anyio.move_on_after(settings.drain_s):
+        while sweep.in_flight:  # noqa: ASYNC110 - the sweep has no tasks, so nobody to tell us
+            await anyio.sleep(POLL_S)
+    sweep.stop()
+    try:
+        with anyio.move_on_after(LAST_WRITES_S):
+            await parts.flusher.flush()
+            await parts.bus.retire(parts.prober.instance)
+    except BusError as error:
+        _log.warning("drained_without_bus", error=str(error))
+    _log.info("drained", statuses_written=parts.prober.ledger.statuses_written)
+
+
+def _dead(ticker: Ticker, clock: Callable[[], float]) -> str | None:
+    late_s = clock() - ticker.ticked_at
+    return f"the sweep has not run for {late_s:.0f} s" if late_s > TICKER_DEAD_S else None
+
+
+def _idle(refresher: Refresher) -> str | None:
+    return None if refresher.loaded.is_set() else "the targets have not been read yet"
