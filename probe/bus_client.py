@@ -24,6 +24,7 @@ CHUNK: Final = 1000
 """Keys per command: measured, larger chunks gain nothing and hold the server longer."""
 SCHEMES: Final = ("redis", "rediss", "unix")
 _DETAIL_MAX_CHARS: Final = 200
+_NO_ANSWER: Final = (RedisConnectionError, RedisTimeoutError, OSError)
 _REFUSALS: Final = (AuthenticationError, BusyLoadingError, ResponseError)
 """Answers of a server, though the library derives two of them from its connection error."""
 _TCP_DEFAULTS: Final = {"host": "localhost", "port": 6379}
@@ -155,14 +156,12 @@ def seconds(time: tuple[int, int]) -> float:
 
 def explain(error: Exception, address: str) -> BusError:
     """Name an error of the client library: no answer is not the same as the answer no."""
-    if isinstance(error.__cause__, _REFUSALS):  # said while the connection was being made
-        error = error.__cause__
-    detail = str(error)[:_DETAIL_MAX_CHARS] or type(error).__name__
-    if isinstance(error, RedisConnectionError | RedisTimeoutError | OSError) and not isinstance(
-        error, _REFUSALS
-    ):
-        return BusUnreachable(
-            f"the bus at {address} cannot be reached ({detail}): "
-            "start it, or name another with --redis"
-        )
-    return BusRefused(f"the bus at {address} refused: {detail}")
+    answer = error
+    if not isinstance(error, _REFUSALS) and isinstance(error.__cause__, _REFUSALS):
+        answer = error.__cause__  # said while the connection was being made
+    detail = str(answer)[:_DETAIL_MAX_CHARS] or type(answer).__name__
+    if isinstance(answer, _REFUSALS) or not isinstance(answer, _NO_ANSWER):
+        return BusRefused(f"the bus at {address} refused: {detail}")
+    return BusUnreachable(
+        f"the bus at {address} cannot be reached ({detail}): start it, or name another with --redis"
+    )
