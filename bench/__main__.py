@@ -7,7 +7,7 @@ import platform
 import resource
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
@@ -96,45 +96,78 @@ def _measured(targets: int, seconds: float, rounds: int) -> list[Round]:
 
 
 def _tell(rounds: list[Round], arguments: argparse.Namespace) -> None:
-    names = list(dict.fromkeys(one.prober for one in rounds))
-    cost = {name: [r.cpu_us_per_probe for r in rounds if r.prober == name] for name in names}
-    floor_us = median(cost[names[0]])
-    ratio = {name: median(cost[name]) / floor_us if floor_us else 0.0 for name in names}
+    rows = _rows(rounds)
     if arguments.json:
         summary = {
             "machine": _machine(),
             "targets": arguments.targets,
             "seconds": arguments.seconds,
-            "cpu_us_per_probe": {name: median(cost[name]) for name in names},
-            "ratio_to_floor": ratio,
+            "probers": [asdict(row) for row in rows],
             "rounds": [asdict(one) for one in rounds],
             "not_shown": _NOT_SHOWN,
         }
         print(json.dumps(summary))
         return
     table = Table(
-        title=f"kept-alive GET, {arguments.targets} targets x 1/s, medians of {arguments.rounds} x "
-        f"{arguments.seconds:g} s",
+        title=f"kept-alive GET, {arguments.targets} targets x 1/s, "
+        f"median of {arguments.rounds} x {arguments.seconds:g} s",
         caption=_machine(),
     )
     for column in ("prober", "CPU us/probe", "spread", "x floor", "probes/s", "RSS MB", "bus us"):
         table.add_column(column, justify="left" if column == "prober" else "right")
-    for name in names:
-        mine = [one for one in rounds if one.prober == name]
+    for row in rows:
         table.add_row(
-            name,
-            f"{median(cost[name]):.1f}",
-            f"{min(cost[name]):.1f}-{max(cost[name]):.1f}",
-            f"{ratio[name]:.2f}",
-            f"{median(one.probes_per_second for one in mine):.0f}",
-            f"{max(one.rss_bytes for one in mine) / 1e6:.0f}",
-            f"{median(one.bus_cpu_us_per_probe for one in mine):.1f}",
+            row.prober,
+            _shown(row.cpu_us_per_probe),
+            " to ".join(f"{value:.1f}" for value in row.spread) or "-",
+            _shown(row.ratio_to_floor, digits=2),
+            f"{row.probes_per_second:.0f}",
+            f"{row.rss_bytes / 1e6:.0f}",
+            f"{row.bus_cpu_us_per_probe:.1f}",
         )
-    console = Console()
+    console = Console(soft_wrap=True)
     console.print(table)
     console.print("What this does not show:")
     for sentence in _NOT_SHOWN:
         console.print(f"- {sentence}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """One prober over all rounds: medians, the extremes of its cost, its largest memory."""
+
+    prober: str
+    cpu_us_per_probe: float | None
+    spread: tuple[float, ...]
+    ratio_to_floor: float | None
+    probes_per_second: float
+    rss_bytes: int
+    bus_cpu_us_per_probe: float
+
+
+def _rows(rounds: list[Round]) -> list[_Row]:
+    rows: list[_Row] = []
+    for name in dict.fromkeys(one.prober for one in rounds):
+        mine = [one for one in rounds if one.prober == name]
+        costs = [one.cpu_us_per_probe for one in mine if one.cpu_us_per_probe is not None]
+        cost = median(costs) if costs else None
+        floor = rows[0].cpu_us_per_probe if rows else cost
+        rows.append(
+            _Row(
+                prober=name,
+                cpu_us_per_probe=cost,
+                spread=(min(costs), max(costs)) if costs else (),
+                ratio_to_floor=cost / floor if cost and floor else None,
+                probes_per_second=median(one.probes_per_second for one in mine),
+                rss_bytes=max(one.rss_bytes for one in mine),
+                bus_cpu_us_per_probe=median(one.bus_cpu_us_per_probe for one in mine),
+            )
+        )
+    return rows
+
+
+def _shown(value: float | None, *, digits: int = 1) -> str:
+    return "too short" if value is None else f"{value:.{digits}f}"
 
 
 def _machine() -> str:

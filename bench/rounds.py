@@ -26,6 +26,8 @@ from probe.wire import Keys, ReplicaId, ReplicaProbeTarget, decode_status
 _WARM_UP_S = 2.0
 _READY_S = 60.0
 """Ten thousand targets are loaded and probed once within 5 s; beyond this something is broken."""
+_LEAST_CPU_S = 0.1
+"""Ten clock ticks: below that the error is more than a tenth."""
 
 
 class RoundFailed(Exception):  # noqa: N818 - reads as what it is
@@ -40,7 +42,8 @@ class Round:
     probes: int
     """Counted at the farm, while the clock ran."""
     probes_per_second: float
-    cpu_us_per_probe: float
+    cpu_us_per_probe: float | None
+    """None when the round was too short for clock ticks of 10 ms to say anything."""
     rss_bytes: int
     connections: int
     """Opened over the whole round: as many as there are targets when all were kept alive."""
@@ -55,7 +58,7 @@ def floor_round(programs: Programs, *, targets: int, seconds: float) -> Round:
         RoundFailed: if a probe failed.
     """
     with Farm(programs.farm) as farm:
-        whole_s = seconds + _WARM_UP_S + 2.0
+        whole_s = seconds + _WARM_UP_S + 1.0
         floor = subprocess.Popen(
             [str(programs.floor), str(targets), str(whole_s)],
             stdin=subprocess.PIPE,
@@ -116,14 +119,14 @@ def _watched(
     time.sleep(seconds)
     took_s = time.monotonic() - began
     last, after, bus_after_s = farm.counts(), usage(pid), bus_cpu_s()
-    probes = last.probes - first.probes
+    probes, cpu_s = last.probes - first.probes, after.cpu_s - before.cpu_s
     if not probes:
         raise RoundFailed(f"{name} sent no probe in {seconds:g} s")
     return Round(
         prober=name,
         probes=probes,
         probes_per_second=probes / took_s,
-        cpu_us_per_probe=(after.cpu_s - before.cpu_s) * 1e6 / probes,
+        cpu_us_per_probe=cpu_s * 1e6 / probes if cpu_s >= _LEAST_CPU_S else None,
         rss_bytes=after.rss_bytes,
         connections=last.connections,
         bus_cpu_us_per_probe=(bus_after_s - bus_before_s) * 1e6 / probes,
