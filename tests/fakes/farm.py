@@ -20,7 +20,7 @@ from tests.fakes.replies import SCRIPTS
 
 FIRST_ADDRESS: Final = int(IPv4Address("127.77.0.1"))
 BACKLOG: Final = 4096
-SLOW_BYTE_S: Final = 0.02
+SLOW_BYTE_S: Final = 0.1
 LINGER_0: Final = struct.pack("ii", 1, 0)
 
 BEHAVIOURS: Final = frozenset({"slow_bytes", "endless_body", "reset", "stale", "half_head"})
