@@ -1,0 +1,16 @@
+"""The worked examples in the control plane's arithmetic are true."""
+
+import doctest
+from types import ModuleType
+
+import pytest
+
+from controller.rollout import machine, rolling
+from controller.route import evict, guard
+
+
+@pytest.mark.parametrize("module", [machine, rolling, evict, guard], ids=lambda m: m.__name__)
+def test_worked_examples_hold(module: ModuleType) -> None:
+    result = doctest.testmod(module)
+    assert result.attempted > 0
+    assert result.failed == 0
