@@ -4,17 +4,26 @@ The kernel kills it when this process dies, however it dies, so that Ctrl-C, SIG
 of `fleetpulse up` all leave nothing behind.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-_PR_SET_PDEATHSIG: Final = 1
+_DIE_WITH_PARENT: Final = """\
+import ctypes, os, sys
+PR_SET_PDEATHSIG, SIGKILL = 1, 9
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the program that started this process has ended")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Becomes the program after asking for the death signal. A `preexec_fn` would save the 15 ms of
+this interpreter, but runs Python between fork and exec: unsafe, and a warning, beside threads."""
 _LOG_TAIL_CHARS: Final = 300
 
 
@@ -60,24 +69,23 @@ class Child:
             raise RuntimeError("a child must be started on the main thread")
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - the program is ours, no shell
-                self._arguments,
+                [sys.executable, "-IS", "-c", _DIE_WITH_PARENT, str(os.getpid()), *self._arguments],
                 cwd=self.log_path.parent,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the parent, which ends us in order
-                preexec_fn=_dying_with(os.getpid()),  # noqa: PLW1509 - main thread, two calls
             )
 
-    def signal(self, sign: signal.Signals) -> None:
+    def send(self, sign: signal.Signals) -> None:
         """Send a signal to the process, if it runs."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(sign)
 
     def end(self, sign: signal.Signals = signal.SIGTERM, *, patience_s: float = 5.0) -> None:
         """End the process and wait for it; by force when it takes longer than `patience_s`."""
-        self.signal(sign)
+        self.send(sign)
         if self._process is None:
             return
         try:
@@ -93,17 +101,3 @@ class Child:
         except OSError as error:
             return str(error)
         return text[-_LOG_TAIL_CHARS:] or "it left no message"
-
-
-def _dying_with(parent: int) -> Callable[[], None] | None:
-    """Return what the child does before it becomes its program; libc is loaded beforehand."""
-    if sys.platform != "linux":
-        return None  # no such signal there: `end` is the only end
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def arm() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died between fork and prctl
-            os._exit(1)
-
-    return arm

@@ -9,32 +9,19 @@ import importlib.util
 import os
 import signal
 import socket
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from controller.child import Child
 from controller.errors import ControllerError
 
 _POLL_S: Final = 0.005
 """The server is ready 43 to 97 ms after its start: a fine poll wastes none of it."""
-_STOP_S: Final = 5.0
 _SOCKET_PATH_MAX: Final = 107
 """What `sockaddr_un` holds on Linux, less its terminating zero."""
-_DIE_WITH_PARENT: Final = """\
-import ctypes, os, sys
-PR_SET_PDEATHSIG, SIGKILL = 1, 9
-ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit("the program that started this server has ended")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
-"""Becomes the server after asking for the death signal. A `preexec_fn` would save the 15 ms of
-this interpreter, but runs Python between fork and exec: unsafe, and a warning, beside threads."""
-_LOG_TAIL_CHARS: Final = 300
 
 
 class EmbeddedError(ControllerError):
@@ -62,11 +49,7 @@ def find_binary() -> Path:
 
 
 class EmbeddedValkey:
-    """One server, on one socket path for all its lives.
-
-    `start` must be called on the main thread: the kernel sends the death signal when the
-    *thread* that started the child ends, and a worker thread ends long before its process.
-    """
+    """One server, on one socket path for all its lives; `start` it on the main thread."""
 
     def __init__(
         self,
@@ -79,21 +62,22 @@ class EmbeddedValkey:
         """Prepare a server in `directory`, made private; with `tcp` also on a loopback port.
 
         Raises:
-            EmbeddedError: if the directory's path is too long for a socket in it.
+            EmbeddedError: if the directory's path is too long for a socket in it, or there is
+                no server for this machine.
         """
         self.directory = directory
         self.socket_path = directory / "bus.sock"
-        self.log_path = directory / "bus.log"
-        self.port = 0
-        self._tcp = tcp
-        self._binary = binary
-        self._options = options
-        self._process: subprocess.Popen[bytes] | None = None
+        self.port = _free_port() if tcp else 0
         if len(os.fsencode(self.socket_path)) > _SOCKET_PATH_MAX:
             raise EmbeddedError(
                 f"{self.socket_path} is too long for a unix socket "
                 f"({_SOCKET_PATH_MAX} bytes): use a shorter directory"
             )
+        server = [str(binary or find_binary()), "--port", str(self.port)]
+        server += ["--bind", "127.0.0.1", "--dir", str(directory)]
+        server += ["--unixsocket", str(self.socket_path), "--unixsocketperm", "700"]
+        server += ["--save", "", "--appendonly", "no", *options]
+        self.process = Child(server, log_path=directory / "bus.log")
 
     @property
     def url(self) -> str:
@@ -108,7 +92,7 @@ class EmbeddedValkey:
     @property
     def pid(self) -> int | None:
         """The process id of the running server."""
-        return self._process.pid if self._process and self._process.poll() is None else None
+        return self.process.pid
 
     def start(self, *, timeout_s: float = 10.0) -> None:
         """Start the server and return once it answers; does nothing while it runs.
@@ -122,28 +106,16 @@ class EmbeddedValkey:
         while not self.is_ready():
             if self.pid is None or time.monotonic() > deadline:
                 self.kill()
-                raise EmbeddedError(f"the embedded Valkey does not start: {self._log_tail()}")
+                raise EmbeddedError(
+                    f"the embedded Valkey does not start: {self.process.log_tail()}"
+                )
             time.sleep(_POLL_S)
 
     def launch(self) -> None:
         """Start the server's process without waiting for it; raises as `start` does."""
-        if self.pid is not None:
-            return
-        if threading.current_thread() is not threading.main_thread():
-            raise RuntimeError("the embedded Valkey must be started on the main thread")
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory.chmod(0o700)
-        if self._tcp and not self.port:
-            self.port = _free_port()
-        with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own binary, no shell
-                self._command(),
-                cwd=self.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is for the program that drains, not for its bus
-            )
+        self.process.start()
 
     def is_ready(self) -> bool:
         """Ask once whether the server answers; costs well under a millisecond."""
@@ -158,39 +130,11 @@ class EmbeddedValkey:
 
     def stop(self) -> None:
         """End the server in good order, by force after 5 s; does nothing when it has ended."""
-        self._end(signal.SIGTERM)
+        self.process.end()
 
     def kill(self) -> None:
         """End the server at once, as a crash would; `start` brings it back, empty."""
-        self._end(signal.SIGKILL)
-
-    def _end(self, sign: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.send_signal(sign)
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    def _command(self) -> list[str]:
-        server = [str(self._binary or find_binary()), "--port", str(self.port)]
-        server += ["--bind", "127.0.0.1", "--dir", str(self.directory)]
-        server += ["--unixsocket", str(self.socket_path), "--unixsocketperm", "700"]
-        server += ["--save", "", "--appendonly", "no", *self._options]
-        if sys.platform != "linux":
-            return server  # no death signal there: `stop` is the only end
-        wrapper = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
-        return wrapper + server
-
-    def _log_tail(self) -> str:
-        try:
-            text = self.log_path.read_text(errors="replace").strip()
-        except OSError as error:
-            return str(error)
-        return text[-_LOG_TAIL_CHARS:] or "it left no message"
+        self.process.end(signal.SIGKILL)
 
 
 def _free_port() -> int:

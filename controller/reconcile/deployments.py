@@ -32,7 +32,7 @@ class _OfLifecycle(DeploymentHandler):
 class Deploying(_OfLifecycle):
     """One cycle of every rollout in flight, forward or back."""
 
-    name = machine.FORWARD
+    name = "deploying"
     lifecycle = Lifecycle.DEPLOYING
 
     def decide(

@@ -93,7 +93,7 @@ class Observer:
         snapshot = await self._repository.observe()
         view = await self._view(snapshot.routes)
         # The clock of decisions is read after the statuses, so that no evidence is of later.
-        snapshot = replace(snapshot, now_ms=await self._repository.now_ms())
+        snapshot = replace(snapshot, now_ms=await self._repository.clock_ms())
         return self._world(snapshot, view)
 
     async def again(self, world: World) -> World:

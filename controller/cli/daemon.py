@@ -1,0 +1,42 @@
+"""`fleetpulse controller`: run the control plane's daemon."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import click
+
+from controller.cli.session import run
+from controller.daemon import Controller
+from controller.settings import load
+from probe import logs
+
+
+@click.command()
+@click.option(
+    "--config", "file", type=click.Path(path_type=Path), help="A TOML file, table [controller]."
+)
+@click.option("--database", "database_url", metavar="URL", help="Where the state lives.")
+@click.option("--redis", "redis_url", metavar="URL", help="The bus.")
+@click.option("--metrics", metavar="HOST:PORT", help="Of /metrics; port 0 picks one.")
+@click.option("--once", is_flag=True, help="Run every handler once, then end.")
+@click.option("--check-config", is_flag=True, help="Print the effective settings, then end.")
+def controller(
+    file: Path | None,
+    once: bool,  # noqa: FBT001 - click passes by name
+    check_config: bool,  # noqa: FBT001
+    **flags: str | None,
+) -> None:
+    """Lead the fleet: reconcile routes and rollouts, or stand by for the one that does."""
+
+    async def work() -> None:
+        given = {name: value for name, value in flags.items() if value is not None}
+        effective = load(file, os.environ, flags=given)
+        if check_config:
+            for line in effective.lines():
+                click.echo(line)
+            return
+        logs.configure()
+        await Controller(effective.settings, report=partial(click.echo)).run(once=once)
+
+    run(work)

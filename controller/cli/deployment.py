@@ -1,0 +1,162 @@
+"""`fleetpulse deployment`: what should run, and how many of it."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from controller.cli.session import database_option, json_option, run, service, show, show_one
+from controller.definition.deployment_file import DeploymentFile, Syntax, parse, syntax_of
+from controller.errors import InvalidInput
+from controller.model import Deployment, Route
+
+
+@click.group()
+def deployment() -> None:
+    """Create, show and scale deployments."""
+
+
+@deployment.command()
+@click.option(
+    "-f",
+    "--file",
+    "path",
+    required=True,
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="TOML, YAML or JSON; - reads JSON from standard input.",
+)
+@database_option
+@json_option
+def apply(path: Path, database_url: str, as_json: bool) -> None:  # noqa: FBT001 - click
+    """Make a deployment what a file says; repeating it changes nothing."""
+
+    async def work() -> None:
+        wanted = read_file(path)
+        async with service(database_url) as verbs:
+            applied = await verbs.apply_deployment(
+                wanted.name,
+                replicas=wanted.replicas,
+                policy=wanted.policy,
+                cleanup_target_statuses=wanted.cleanup_target_statuses,
+                revision=wanted.revision,
+                auto_activate=wanted.auto_activate,
+            )
+        if as_json:
+            row = describe(applied.deployment, ()) | {"changes": list(applied.changes)}
+            show_one(row, as_json=True)
+        else:
+            click.echo(f"{wanted.name}: {'; '.join(applied.changes) or 'unchanged'}")
+
+    run(work)
+
+
+@deployment.command(name="list")
+@database_option
+@json_option
+def list_(database_url: str, as_json: bool) -> None:  # noqa: FBT001
+    """List deployments with their replicas."""
+
+    async def work() -> None:
+        async with service(database_url) as verbs:
+            found = await verbs.list_deployments()
+            routes = await verbs.list_routes()
+        show([describe(d, routes) for d in found], as_json=as_json, nothing="no deployments")
+
+    run(work)
+
+
+@deployment.command(name="show")
+@click.argument("name")
+@database_option
+@json_option
+def show_(name: str, database_url: str, as_json: bool) -> None:  # noqa: FBT001
+    """Show one deployment and what happened to it last."""
+
+    async def work() -> None:
+        async with service(database_url) as verbs:
+            found = await verbs.get_deployment(name)
+            routes = await verbs.list_routes(name)
+            history = await verbs.history(name, limit=10)
+        events = [
+            {
+                "at_ms": e.updated_at_ms,
+                "category": e.category,
+                "result": e.result,
+                "attempts": e.attempts,
+                "message": e.message,
+            }
+            for e in history
+        ]
+        if as_json:
+            show_one(describe(found, routes) | {"history": events}, as_json=True)
+            return
+        show_one(describe(found, routes), as_json=False)
+        click.echo()
+        show(
+            [{k: v for k, v in e.items() if k != "at_ms"} for e in events],
+            as_json=False,
+            nothing="no history",
+        )
+
+    run(work)
+
+
+@deployment.command()
+@click.argument("name")
+@click.argument("replicas", type=int)
+@database_option
+def scale(name: str, replicas: int, database_url: str) -> None:
+    """Want another count of replicas."""
+
+    async def work() -> None:
+        async with service(database_url) as verbs:
+            found = await verbs.scale(name, replicas)
+        click.echo(f"{found.name}: {found.target_count} replicas wanted")
+
+    run(work)
+
+
+@deployment.command()
+@click.argument("name")
+@database_option
+def delete(name: str, database_url: str) -> None:
+    """Drain every replica, then forget the deployment."""
+
+    async def work() -> None:
+        async with service(database_url) as verbs:
+            found = await verbs.delete(name)
+        click.echo(f"{found.name}: {found.lifecycle}")
+
+    run(work)
+
+
+def describe(deployment: Deployment, routes: tuple[Route, ...]) -> dict[str, object]:
+    """Return one deployment as a row."""
+    mine = [route for route in routes if route.deployment_id == deployment.id]
+    return {
+        "name": deployment.name,
+        "lifecycle": deployment.lifecycle.value,
+        "sub_step": deployment.sub_step and deployment.sub_step.value,
+        "wanted": deployment.target_count,
+        "ready": sum(route.ready for route in mine),
+        "active": sum(route.active for route in mine),
+        "current": deployment.current and deployment.current.number,
+        "deploying": deployment.deploying and deployment.deploying.number,
+    }
+
+
+def read_file(path: Path) -> DeploymentFile:
+    """Read a deployment file; - is JSON on standard input.
+
+    Raises:
+        InvalidInput: if it cannot be read, or says what cannot be; names the file.
+    """
+    if str(path) == "-":
+        return parse(sys.stdin.read(), syntax=Syntax.JSON)
+    syntax = syntax_of(path.name)
+    try:
+        return parse(path.read_text(encoding="utf-8"), syntax=syntax)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} cannot be read: {error}") from error
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: {error}") from error

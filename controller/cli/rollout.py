@@ -1,0 +1,155 @@
+"""`fleetpulse rollout`: move a deployment to another revision, and watch it move."""
+
+from collections.abc import Sequence
+
+import anyio
+import click
+
+from controller.cli.session import database_option, fail, json_option, run, service, show_one
+from controller.errors import DatabaseUnreachable
+from controller.model import Deployment, Lifecycle, Outcome, Rollout, Route
+from controller.rollout.rolling import bounds_of
+from controller.service import Service
+
+WATCH_S = 0.5
+
+
+@click.group()
+def rollout() -> None:
+    """Start, watch and abort rollouts."""
+
+
+@rollout.command()
+@click.argument("name")
+@click.argument("number", type=int)
+@database_option
+@click.option("--watch", "watching", is_flag=True, help="Stay until it ends.")
+def start(name: str, number: int, database_url: str, watching: bool) -> None:  # noqa: FBT001 - click
+    """Make revision NUMBER current; a rollout in flight is superseded."""
+
+    async def work() -> None:
+        async with service(database_url) as verbs:
+            await verbs.activate(name, number)
+
+    run(work)
+    click.echo(f"{name}: rollout to revision {number} started")
+    if watching:
+        _watch(name, database_url, as_json=False)
+
+
+@rollout.command()
+@click.argument("name")
+@database_option
+@json_option
+def watch(name: str, database_url: str, as_json: bool) -> None:  # noqa: FBT001
+    """Follow the rollout in flight, or show how the last one ended; exit 1 unless promoted."""
+    _watch(name, database_url, as_json=as_json)
+
+
+@rollout.command()
+@click.argument("name")
+@click.option("--reason", default="", help="Kept in the history.")
+@database_option
+def abort(name: str, reason: str, database_url: str) -> None:
+    """Turn the rollout in flight back to the current revision."""
+
+    async def work() -> None:
+        async with service(database_url) as verbs:
+            found = await verbs.abort(name, reason=reason)
+        click.echo(f"{found.name}: {found.lifecycle} {found.sub_step or ''}".rstrip())
+
+    run(work)
+
+
+def _watch(name: str, database_url: str, *, as_json: bool) -> None:
+    async def work() -> Rollout | None:
+        async with service(database_url) as verbs:
+            return await _follow(verbs, name, quiet=as_json)
+
+    ended = run(work)
+    if ended is None:
+        fail(f"{name} has had no rollout yet: start one with `fleetpulse rollout start`", 1)
+    row = {
+        "rollout": ended.id,
+        "outcome": ended.outcome and ended.outcome.value,
+        "seconds": ((ended.ended_at_ms or ended.started_at_ms) - ended.started_at_ms) / 1000,
+        "message": ended.message,
+    }
+    show_one(row, as_json=as_json)
+    if ended.outcome is not Outcome.PROMOTED:
+        raise SystemExit(1)
+
+
+async def _follow(verbs: Service, name: str, *, quiet: bool) -> Rollout | None:
+    """Show the rollout in flight until it ends; return the newest one."""
+    screen = _Screen(quiet=quiet)
+    with screen:
+        while True:
+            try:
+                deployment = await verbs.get_deployment(name)
+                screen.show(deployment, await verbs.list_routes(name))
+            except DatabaseUnreachable as error:
+                screen.say(f"waiting for the database: {error}")
+            else:
+                if deployment.lifecycle is not Lifecycle.DEPLOYING:
+                    break
+            await anyio.sleep(WATCH_S)
+    newest = await verbs.list_rollouts(name, limit=1)
+    return newest[0] if newest else None
+
+
+class _Screen:
+    """Progress bars on a terminal, one line per change elsewhere, nothing when quiet."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        from rich.console import Console  # noqa: PLC0415 - 40 ms other commands need not pay
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # noqa: PLC0415
+
+        console = Console(stderr=True, quiet=quiet)
+        self._live = console.is_terminal and not quiet
+        self._quiet = quiet
+        self._last = ""
+        self._bars = Progress(
+            TextColumn("{task.description:<22}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not self._live,
+        )
+        self._new = self._bars.add_task("new, ready", total=None, note="")
+        self._old = self._bars.add_task("old, still active", total=None, note="")
+        self._floor = self._bars.add_task("ready, all", total=None, note="")
+
+    def __enter__(self) -> None:
+        self._bars.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def say(self, text: str) -> None:
+        """Print a line once."""
+        if text != self._last and not self._quiet:
+            self._last = text
+            click.echo(text, err=True)
+
+    def show(self, deployment: Deployment, routes: Sequence[Route]) -> None:
+        """Draw where the rollout stands."""
+        if deployment.rollout is None:
+            return
+        target = deployment.target_count
+        floor = bounds_of(deployment.rollout.policy, target).min_avail
+        wanted = deployment.rollout.revision_id
+        new = sum(r.ready for r in routes if r.revision_id == wanted)
+        old = sum(r.active for r in routes if r.revision_id != wanted)
+        ready = sum(r.ready for r in routes)
+        step = deployment.sub_step.value if deployment.sub_step else ""
+        if not self._live:
+            self.say(
+                f"{deployment.name}: {step}, new {new}/{target} ready, {old} old active, "
+                f"{ready} ready (floor {floor})"
+            )
+            return
+        self._bars.update(self._new, completed=new, total=target, note=step)
+        self._bars.update(self._old, completed=old, total=max(old, target), note="")
+        self._bars.update(self._floor, completed=ready, total=target, note=f"floor {floor}")

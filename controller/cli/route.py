@@ -1,0 +1,61 @@
+"""`fleetpulse route`: single replicas."""
+
+import click
+
+from controller.cli.session import database_option, json_option, run, service, show, show_one
+
+
+@click.group()
+def route() -> None:
+    """List routes; register external replicas."""
+
+
+@route.command(name="list")
+@click.argument("deployment", required=False)
+@database_option
+@json_option
+def list_(deployment: str | None, database_url: str, as_json: bool) -> None:  # noqa: FBT001
+    """List the routes of one deployment, or of all."""
+
+    async def work() -> None:
+        async with service(database_url) as verbs:
+            routes = await verbs.list_routes(deployment)
+            names = {d.id: d.name for d in await verbs.list_deployments()}
+        rows = [
+            {
+                "id": one.id,
+                "deployment": names.get(one.deployment_id),
+                "status": one.status.value,
+                "stage": one.stage and one.stage.value,
+                "health": one.health.value,
+                "traffic": one.traffic.value,
+                "address": f"{one.host}:{one.port}" if one.host else None,
+                "reason": one.reason,
+            }
+            for one in routes
+        ]
+        show(rows, as_json=as_json, nothing="no routes")
+
+    run(work)
+
+
+@route.command()
+@click.argument("deployment")
+@click.option("--host", required=True, help="An IP address the prober may dial.")
+@click.option("--port", required=True, type=int)
+@database_option
+@json_option
+def register(deployment: str, host: str, port: int, database_url: str, as_json: bool) -> None:  # noqa: FBT001
+    """Add a replica that somebody else runs."""
+
+    async def work() -> None:
+        async with service(database_url) as verbs:
+            added = await verbs.register_route(deployment, host=host, port=port)
+        row = {
+            "id": added.id,
+            "address": f"{host}:{port}",
+            "stage": added.stage and added.stage.value,
+        }
+        show_one(row, as_json=as_json)
+
+    run(work)

@@ -1,0 +1,153 @@
+"""`fleetpulse up`: the whole system on this machine, with a simulated fleet."""
+
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import anyio
+import click
+import msgspec
+import structlog
+from rich.console import Console
+from rich.live import Live
+
+from controller.bus import ControlBus, connect
+from controller.cli.session import EXIT_BAD, run
+from controller.db.repository import Repository
+from controller.db.session import open_database
+from controller.provision.fleet.client import FleetClient
+from controller.service import Service
+from controller.up.sight import Sight, Summary
+from controller.up.stack import Stack
+from controller.up.tour import Tour
+from controller.up.view import picture
+from probe import logs
+
+LOOK_S: Final = 0.5
+SAY_S: Final = 5.0
+DEFAULT_REPLICAS: Final = 60
+
+
+@click.command()
+@click.option(
+    "--replicas",
+    type=click.IntRange(1, 5000),
+    default=DEFAULT_REPLICAS,
+    show_default=True,
+    help="Of the simulated fleet.",
+)
+@click.option("--chaos", is_flag=True, help="Kill, hang and flap replicas while it runs.")
+@click.option("--for", "for_s", type=click.FloatRange(min=1), help="Stop after so many seconds.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
+def up(replicas: int, chaos: bool, for_s: float | None, as_json: bool) -> None:  # noqa: FBT001 - click
+    """Run bus, fleet, controller and prober until Ctrl-C; nothing is installed or left behind.
+
+    Exits 0 only when all invariants held.
+    """
+    started = time.monotonic()
+    logs.configure()
+    directory = Path(tempfile.mkdtemp(prefix="fleetpulse-"))
+    stack = Stack(directory)
+    try:
+        summary = run(lambda: _Run(stack, started, replicas, chaos=chaos).until(for_s))
+    finally:
+        stack.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+    if as_json:
+        click.echo(msgspec.json.encode(summary).decode())
+    else:
+        click.echo("\n".join(f"{k.replace('_', ' '):<24} {v}" for k, v in _rows(summary)))
+    if summary.invariant_violations:
+        sys.exit(EXIT_BAD)
+
+
+def _rows(summary: Summary) -> list[tuple[str, object]]:
+    return list(json.loads(msgspec.json.encode(summary)).items())
+
+
+class _Run:
+    """One run of the stack, from start to summary."""
+
+    def __init__(self, stack: Stack, started: float, replicas: int, *, chaos: bool) -> None:
+        self._stack = stack
+        self._started = started
+        self._replicas = replicas
+        self._chaos = chaos
+        self._said_at = float("-inf")
+
+    async def until(self, for_s: float | None) -> Summary:
+        """Run until a signal, or for `for_s` seconds since the command began."""
+        await self._stack.start()
+        database = open_database(self._stack.database_url)
+        bus = ControlBus(connect(self._stack.redis_url))
+        fleet = FleetClient(self._stack.fleet_socket)
+        sight = Sight(self._stack, Repository(database), bus)
+        tour = Tour(Service(database), fleet, chaos=self._chaos)
+        try:
+            await tour.begin(self._replicas)
+            deadline = float("inf") if for_s is None else self._started + for_s
+            async with anyio.create_task_group() as group:
+                group.start_soon(_cancel_on_signal, group.cancel_scope)
+                await self._watch(sight, tour, deadline)
+                group.cancel_scope.cancel()
+            await sight.look()
+            return sight.summary(seconds=time.monotonic() - self._started)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await sight.close()
+                await fleet.close()
+                await bus.aclose()
+                await database.close()
+
+    async def _watch(self, sight: Sight, tour: Tour, deadline: float) -> None:
+        console = Console(stderr=True)
+        with ExitStack() as screen:
+            live = Live(console=console, refresh_per_second=4)
+            if console.is_terminal:
+                screen.enter_context(live)
+            while (now := time.monotonic()) < deadline:
+                await sight.look()
+                for name in self._stack.tend():
+                    structlog.get_logger().warning("part_started_again", part=name)
+                if sight.snapshot is not None:
+                    await tour.go_on(sight.snapshot, now=now)
+                summary = sight.summary(seconds=now - self._started)
+                if console.is_terminal:
+                    live.update(picture(sight.snapshot, summary, heading=self._heading()))
+                else:
+                    self._say(summary, now)
+                await anyio.sleep(max(0.0, min(LOOK_S, deadline - time.monotonic())))
+
+    def _heading(self) -> list[str]:
+        stack = self._stack
+        return [
+            f"prober {stack.metrics_url('prober')}   controller {stack.metrics_url('controller')}",
+            f"try: fleetpulse deployment list --database {stack.database_url}",
+            f"     fleetpulse status --redis {stack.redis_url}   (Ctrl-C ends everything)",
+        ]
+
+    def _say(self, summary: Summary, now: float) -> None:
+        """Where there is no terminal: a line now and then."""
+        if now - self._said_at < SAY_S:
+            return
+        if self._said_at < 0:
+            click.echo("\n".join(self._heading()), err=True)
+        self._said_at = now
+        click.echo(
+            f"{summary.seconds:5.0f} s  {summary.healthy}/{self._replicas} healthy  "
+            f"{summary.probes} probes  {summary.rollouts} rollouts done",
+            err=True,
+        )
+
+
+async def _cancel_on_signal(scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return

@@ -1,0 +1,1 @@
+"""The whole system on one machine: its processes, a tour through it, and a view of it."""
