@@ -94,7 +94,7 @@ def _warming_up(revision: Revision, *, host: str, port: int, now_ms: int, actor:
         stage=Stage.WARMING_UP,
         health=Health.NOT_CHECKED,
         traffic=Traffic.INACTIVE,
-        traffic_ratio=1.0,
+        traffic_ratio=0.0,
         health_check=revision.spec.health_check,
         session_id=EXTERNAL_SESSION,
         host=host,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ColumnElement
 
@@ -91,6 +91,15 @@ class Repository:
             routes=tuple(map(route_of, rows)),
             failed_counts=counts,
         )
+
+    async def clock_ms(self) -> int:
+        """Return the database's time now.
+
+        Raises:
+            DatabaseUnreachable: if the database does not answer.
+        """
+        async with self._database.read() as connection:
+            return int((await connection.execute(select(now_ms()))).scalar_one())
 
     async def stamp(self) -> str:
         """Return a text that differs whenever a deployment was written since; one cheap query.
@@ -229,7 +238,7 @@ async def _write_deployment(write: Write, decision: Decision) -> None:
         await move_deployment(write, seen, {}, conditions=_may(decision))
         return
     values: Values = {"lifecycle": change.lifecycle.value, "sub_step": change.sub_step}
-    if change.end_rollout is not None:
+    if change.lifecycle is not Lifecycle.DEPLOYING or change.end_rollout is not None:
         values |= {"deploying_revision_id": None, "rollout_id": None}
     if change.end_rollout is Outcome.PROMOTED:
         values["current_revision_id"] = deployments.c.deploying_revision_id
@@ -260,12 +269,13 @@ def _may(decision: Decision) -> tuple[ColumnElement[bool], ...]:
         )
     if change.lifecycle is Lifecycle.DEPLOYING:
         return (*alive, of.rollout_id.is_not(None))
-    return (*alive, of.rollout_id.is_(None))  # nobody leaves a rollout without ending it
+    # Nobody leaves a rollout without ending it, save the repair of half a one (R-13).
+    return (*alive, or_(of.rollout_id.is_(None), of.deploying_revision_id.is_(None)))
 
 
 async def _write_end(write: Write, seen: Deployment, change: DeploymentChange) -> None:
-    if change.end_rollout is not None and seen.rollout is not None:
-        await end_rollout(
-            write, seen.rollout.id, outcome=change.end_rollout, message=change.message
-        )
+    leaves = change.lifecycle is not Lifecycle.DEPLOYING or change.end_rollout is not None
+    if leaves and seen.rollout is not None:
+        outcome = change.end_rollout or Outcome.FAILED
+        await end_rollout(write, seen.rollout.id, outcome=outcome, message=change.message)
     await history.write_events(write, [history.deployment_changed(seen, change)])

@@ -85,9 +85,8 @@ class Database:
         Raises:
             DatabaseUnreachable: if the database does not answer.
         """
-        with self._plain_errors():
-            async with self._engine.connect() as connection, connection.begin():
-                yield connection
+        async with self._connect(writes=False) as connection:
+            yield connection
 
     @asynccontextmanager
     async def write(self, *, epoch: int | None) -> AsyncIterator[Write]:
@@ -97,20 +96,24 @@ class Database:
             LeaseLost: if `epoch` is not, or no longer, the one that leads.
             DatabaseUnreachable: if the database does not answer, or stays busy for 5 s.
         """
-        with self._plain_errors():
+        async with self._connect(writes=True) as connection:
+            now = await _pass_fence(connection, epoch)
+            yield Write(connection=connection, now_ms=now, epoch=epoch)
+
+    @asynccontextmanager
+    async def _connect(self, *, writes: bool) -> AsyncIterator[AsyncConnection]:
+        """Hold one transaction, and let cancellation wait for its end.
+
+        A statement cannot be taken back from the driver's thread: cancelled there, it left its
+        connection open, and with it the lock on the whole database. Nothing but SQL belongs
+        inside, so the wait is milliseconds, and 5 s where somebody else holds the lock.
+        """
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        with self._plain_errors(), anyio.CancelScope(shield=True):
             async with self._engine.connect() as connection:
-                await connection.execution_options(**{_WRITES: True})
-                transaction = await connection.begin()
-                try:
-                    now = await _pass_fence(connection, epoch)
-                    yield Write(connection=connection, now_ms=now, epoch=epoch)
-                except BaseException:
-                    # A cancelled writer must not leave the database locked.
-                    with anyio.CancelScope(shield=True):
-                        await transaction.rollback()
-                    raise
-                with anyio.CancelScope(shield=True):
-                    await transaction.commit()
+                await connection.execution_options(**{_WRITES: writes})
+                async with connection.begin():
+                    yield connection
 
     async def close(self) -> None:
         """Close every connection."""
@@ -194,6 +197,7 @@ def open_database(url: str, *, create: bool = False) -> Database:
         _parse(url, create=create),
         pool_size=_POOL_SIZE,
         max_overflow=0,
+        pool_timeout=_BUSY_TIMEOUT_MS / 1000,
         # The driver's own way of opening transactions starts them late and upgrades them:
         # it lost 331 of 600 concurrent updates without an error. We say BEGIN ourselves.
         connect_args={"isolation_level": None},
@@ -204,17 +208,12 @@ def open_database(url: str, *, create: bool = False) -> Database:
 
 
 def _parse(url: str, *, create: bool) -> URL:
-    try:
-        parsed = make_url(url if "://" in url else f"sqlite:///{url}")
-    except ArgumentError as error:
-        raise InvalidInput(
-            f"database URL {url!r} cannot be read; write for example sqlite:///fleet.db"
-        ) from error
-    if parsed.get_backend_name() != "sqlite":
+    parsed = _read_url(url) if "://" in url else URL.create("sqlite", database=url)
+    backend = parsed.get_backend_name()
+    if backend != "sqlite":
         shown = parsed.render_as_string(hide_password=True)
         raise InvalidInput(
-            f"database URL {shown!r}: {parsed.get_backend_name()!r} is not spoken by this version; "
-            "use sqlite:///PATH"
+            f"database URL {shown!r}: {backend!r} is not spoken by this version; use sqlite:///PATH"
         )
     if not parsed.database or parsed.database == ":memory:":
         raise InvalidInput(f"database URL {url!r} names no file; write for example fleet.db")
@@ -223,6 +222,15 @@ def _parse(url: str, *, create: bool) -> URL:
         database=f"file:{quote(parsed.database)}",
         query={"mode": "rwc" if create else "rw", "uri": "true"},
     )
+
+
+def _read_url(url: str) -> URL:
+    try:
+        return make_url(url)
+    except ArgumentError as error:
+        raise InvalidInput(
+            f"database URL {url!r} cannot be read; write for example sqlite:///fleet.db"
+        ) from error
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:

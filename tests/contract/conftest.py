@@ -6,6 +6,12 @@ import pytest
 from redis.asyncio import Redis
 
 from controller.embedded import EmbeddedValkey
+from tests.fakes.database import (  # noqa: F401 - fixtures of the tests beside
+    database,
+    database_template,
+    database_url,
+    epoch,
+)
 from tests.fakes.services import SERVERS, Services
 
 
