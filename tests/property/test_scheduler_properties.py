@@ -155,6 +155,21 @@ def test_the_rate_is_fixed_and_does_not_drift(
     assert all(0 <= at - due_at <= 0.02 + SLOT + 1e-9 for due_at, at in times[1:])
 
 
+@given(interval_s=st.floats(0.1, 1.0), periods=st.integers(0, 10**7))
+def test_the_next_start_lies_ahead_even_when_now_is_an_instant_of_the_phase(
+    interval_s: float, periods: int
+) -> None:
+    """R-02: rounding neither repeats nor drops a start."""
+    scheduler = Scheduler()
+    scheduler.replace(0, [target(1, interval_s=interval_s)], now=0.0)
+    (check,) = scheduler
+    now = check.phase_slot / SLOTS_PER_S + periods * interval_s
+    again = Scheduler()
+    again.replace(0, [check.target], now=now)
+    (check,) = again
+    assert now < check.next_due <= now + interval_s * (1 + 1e-6)
+
+
 @given(
     seed=st.integers(0, 2**32),
     fleet=st.sampled_from([(2000, 1.0), (2000, 10.0), (3000, 10.0), (5000, 5.0)]),

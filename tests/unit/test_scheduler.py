@@ -157,6 +157,31 @@ class TestDeadlines:
         scheduler.due(now + 1.02, 1)
         assert scheduler.overdue(now + 1.6) == [check]
 
+    def test_an_entry_that_comes_up_shortly_before_the_deadline_waits_for_it(self) -> None:
+        scheduler = scheduler_of(target(0, interval_s=60.0, connect_timeout_s=0.5))
+        check, now = first_start(scheduler)
+        scheduler.record(check, PASSED, now)
+        scheduler.restart(check, now + 0.03)  # the first probe's entry is still in the wheel
+        assert scheduler.overdue(now + 0.52) == []
+        assert scheduler.overdue(now + 0.53) == []
+        assert scheduler.overdue(now + 0.55) == [check]
+
+    def test_an_entry_left_behind_names_nobody_a_second_time(self) -> None:
+        scheduler = scheduler_of(target(0, interval_s=60.0, connect_timeout_s=0.5))
+        check, now = first_start(scheduler)
+        scheduler.overdue(now + 0.6)
+        scheduler.rearm(check, now + 30.0)
+        scheduler.record(check, PASSED, now + 0.7)
+        scheduler.restart(check, now + 0.8)
+        assert scheduler.overdue(now + 40.0) == [check]
+
+    def test_a_deadline_already_past_comes_up_at_the_next_tick(self) -> None:
+        scheduler = scheduler_of(target(0, connect_timeout_s=0.5))
+        check, now = first_start(scheduler)
+        scheduler.overdue(now + 0.6)
+        scheduler.rearm(check, now + 0.55)
+        assert scheduler.overdue(now + 0.62) == [check]
+
 
 class TestRecord:
     def test_evidence_moves_the_streak_and_its_times(self) -> None:

@@ -138,6 +138,7 @@ class TestStalls:
         assert world.wire.expired == []
         assert world.wire.cancelled == waiting
         assert all(world.wire.probing[check] == world.now for check in waiting)
+        assert world.sweep.in_flight == len(world.wire.probing)
         assert world.sweep.counters.reasons[Reason.LOCAL_LAG] == len(waiting)
         world.wire.answer_all()
         assert all(check.streak.consecutive_failures == 0 for check in world.sweep.scheduler)
