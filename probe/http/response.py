@@ -217,8 +217,8 @@ def read_whole(data: bytes) -> Reply | None:
     """Return the reply that `data` is by itself, or None if more is needed.
 
     A pure function of the bytes, so it may be remembered: the replicas of one deployment send
-    the very same bytes within one second of their Date header (0.1 us from a memory of 512,
-    against 2.5 us through the parser).
+    the very same bytes within one second of their Date header (0.14 us from a memory of 512,
+    against 3.0 us through the parser).
     """
     latch = Latch()
     reply = latch.feed(data)
