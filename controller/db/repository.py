@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import bindparam, func, insert, or_, select, update
+from sqlalchemy import and_, bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ColumnElement
 
@@ -43,7 +43,8 @@ from controller.model import (
     Snapshot,
 )
 
-_NEVER_TERMINAL: Final = routes.c.status.not_in(TERMINAL)
+_NEVER_TERMINAL: Final = and_(*(routes.c.status != status for status in TERMINAL))
+"""Not an IN list: those cannot stand in a bulk write."""
 _LOST: Final = [*TERMINAL, RouteStatus.TERMINATING.value]
 """Where a route that a rollout made no longer counts for it."""
 

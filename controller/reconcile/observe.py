@@ -105,7 +105,9 @@ class Observer:
         newly = self.velocity.within_a_minute(now_ms=snapshot.now_ms)
         held = guard.hold(snapshot.routes, view, newly_unhealthy=newly)
         if held != witness.held:
-            log.warning("hold", causes=sorted(held), before=sorted(witness.held))
+            log.warning(
+                "hold", causes=",".join(sorted(held)), before=",".join(sorted(witness.held))
+            )
             witness.held = held
         witness.clear_since = None if held else (witness.clear_since or now)
         clear_for_s = 0.0 if witness.clear_since is None else now - witness.clear_since
