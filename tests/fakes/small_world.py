@@ -23,7 +23,7 @@ from controller.model import (
     Traffic,
 )
 from controller.rollout import destroy, machine, scale
-from controller.rollout.rolling import bounds_of
+from controller.rollout.rolling import Bounds, bounds_of
 from tests.fakes.nouns import NOW_MS, a_route, deploying, fresh_ids
 
 TERMINAL = (RouteStatus.TERMINATED, RouteStatus.FAILED_TO_START)
@@ -33,7 +33,6 @@ CYCLE_MS = 5_000
 class SmallWorld:
     def __init__(self, target: int, policy: Policy, *, old: int | None = None) -> None:
         self.deployment: Deployment = deploying(target, policy=policy)
-        self.bounds = bounds_of(policy, target)
         self.now_ms = NOW_MS
         self.fresh: Iterator[RouteId] = fresh_ids()
         self.routes: dict[RouteId, Route] = {}
@@ -48,6 +47,10 @@ class SmallWorld:
     @property
     def live(self) -> list[Route]:
         return [route for route in self.routes.values() if route.status not in TERMINAL]
+
+    @property
+    def bounds(self) -> Bounds:
+        return bounds_of(self.deployment.policy, self.deployment.target_count)
 
     @property
     def active(self) -> int:
