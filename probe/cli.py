@@ -68,7 +68,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="One JSON object pe
 @_redis
 @_allow
 @click.option("--metrics", metavar="HOST:PORT", help="Where /metrics is; port 0 picks a free one.")
-@click.option("--once", is_flag=True, help="Probe every target once, write the statuses, end.")
+@click.option("--once", is_flag=True, help="Probe every target, write the statuses, end.")
 @click.option("--check-config", is_flag=True, help="Print the settings and their sources, end.")
 @_plainly
 def probe(
