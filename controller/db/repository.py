@@ -43,7 +43,7 @@ from controller.model import (
     Snapshot,
 )
 
-_NEVER_TERMINAL: Final = and_(*(routes.c.status != status for status in TERMINAL))
+_LIVE: Final = and_(*(routes.c.status != status for status in TERMINAL))
 """Not an IN list: those cannot stand in a bulk write."""
 _LOST: Final = [*TERMINAL, RouteStatus.TERMINATING.value]
 """Where a route that a rollout made no longer counts for it."""
@@ -83,7 +83,7 @@ class Repository:
         )
         async with self._database.read() as connection:
             found = await find_deployments(connection)
-            rows = (await connection.execute(select_routes(_NEVER_TERMINAL))).all()
+            rows = (await connection.execute(select_routes(_LIVE))).all()
             counts = {RolloutId(key): n for key, n in await connection.execute(failed)}
             now = (await connection.execute(select(now_ms()))).scalar_one()
         return Snapshot(
@@ -196,7 +196,7 @@ async def _write_changes(write: Write, changes: Sequence[RouteChange]) -> list[R
 _UPDATE_ROUTE: Final = update(routes).where(
     routes.c.id == bindparam("seen_id"),
     routes.c.version == bindparam("seen_version"),
-    _NEVER_TERMINAL,
+    *(routes.c.status != status for status in TERMINAL),
 )
 
 
@@ -212,7 +212,7 @@ async def _lock_routes(
         query = (
             select(routes.c.id, routes.c.version, deployments.c.rollout_id)
             .join(deployments, deployments.c.id == routes.c.deployment_id)
-            .where(routes.c.id.in_(chunk), _NEVER_TERMINAL)
+            .where(routes.c.id.in_(chunk), _LIVE)
             .with_for_update(of=routes)
         )
         for route_id, version, rollout_id in await connection.execute(query):

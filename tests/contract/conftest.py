@@ -10,7 +10,9 @@ from tests.fakes.database import (  # noqa: F401 - fixtures of the tests beside
     database,
     database_template,
     database_url,
+    deployment,
     epoch,
+    repository,
 )
 from tests.fakes.services import SERVERS, Services
 

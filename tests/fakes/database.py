@@ -14,15 +14,18 @@ import pytest
 from sqlalchemy import Select, update
 
 from controller.db import migrate
+from controller.db.repository import Repository
 from controller.db.session import Database, open_database
 from controller.db.tables import leader_lease
 from controller.lease import Lease
 from controller.model import (
+    Decision,
     Deployment,
     DeploymentId,
     Health,
     HealthCheck,
     NewRoute,
+    Note,
     Policy,
     RevisionSpec,
     Route,
@@ -57,6 +60,17 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     opened = open_database(database_url)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+def repository(database: Database) -> Repository:
+    return Repository(database)
+
+
+@pytest.fixture
+async def deployment(database: Database) -> Deployment:
+    """A deployment called demo whose revision 1 is on its way."""
+    return await a_deployment(database)
 
 
 @pytest.fixture
@@ -142,3 +156,29 @@ def to_draining(route: Route) -> RouteChange:
         traffic=Traffic.INACTIVE,
         traffic_ratio=0.0,
     )
+
+
+async def only(repository: Repository) -> Deployment:
+    (deployment,) = (await repository.observe()).deployments.values()
+    return deployment
+
+
+async def some_routes(
+    repository: Repository, deployment: Deployment, count: int, *, epoch: int
+) -> tuple[Route, ...]:
+    decision = Decision(deployment=deployment, create=new_routes(deployment, count))
+    await repository.commit(decision, epoch=epoch)
+    return (await repository.observe()).routes
+
+
+async def running_routes(
+    repository: Repository, deployment: Deployment, count: int, *, epoch: int
+) -> tuple[Route, ...]:
+    created = await some_routes(repository, deployment, count, epoch=epoch)
+    await repository.apply([to_running(route) for route in created], epoch=epoch)
+    return (await repository.observe()).routes
+
+
+def waiting(deployment: Deployment, **given: str) -> Note:
+    known = {"category": "deploying", "message": "waiting for replicas", "result": "skipped"}
+    return Note(deployment_id=deployment.id, route_id=None, **(known | given))

@@ -4,5 +4,7 @@ from tests.fakes.database import (  # noqa: F401 - fixtures of the tests beside
     database,
     database_template,
     database_url,
+    deployment,
     epoch,
+    repository,
 )
