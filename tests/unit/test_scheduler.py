@@ -99,6 +99,17 @@ class TestStarts:
         after = [now for now, _ in starts(scheduler, regular + 5.51, regular + 8.5)]
         assert [round(now - regular, 1) for now in after] == [6.0, 7.0, 8.0]
 
+    def test_a_start_lags_by_less_than_a_tick(self) -> None:
+        scheduler = scheduler_of(*(target(n, interval_s=1.0) for n in range(200)))
+        lags = []
+        for tick in range(2000):
+            now = T0 + 1e-4 + tick * TICK
+            for check in scheduler.due(now, 200):
+                lags.append(now - check.due_at)
+                scheduler.record(check, PASSED, now)
+        assert len(lags) > 3000
+        assert 0.0 <= min(lags) <= max(lags) < TICK
+
     def test_nothing_is_due_twice_in_one_moment(self) -> None:
         scheduler = scheduler_of(*(target(n, interval_s=1.0) for n in range(10)))
         assert len(scheduler.due(T0 + 1.01, 99)) == 10
