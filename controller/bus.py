@@ -13,8 +13,8 @@ from typing import Final
 import msgspec
 from redis.asyncio import Redis
 
-from controller.bus_client import BusLink, chunks, connect, seconds, text
-from controller.bus_targets import Written, remove_targets, write_targets
+from probe.bus_client import BusLink, chunks, connect, seconds, text
+from probe.bus_feed import Written, remove_targets, write_targets
 from probe.errors import (
     BusRefused,
     MalformedEntry,

@@ -5,22 +5,20 @@ the index and the version of its partition change in one transaction, so that a 
 one without the other. Knows nothing of probing.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
 
 from probe.bus_client import BusLink, chunks, seconds, text
-from probe.errors import MalformedEntry, WireError
+from probe.bus_feed import remove_targets, write_targets
+from probe.errors import BusRefused, MalformedEntry, WireError
 from probe.wire import (
     PARTITIONS,
-    TARGET_TTL_S,
     Keys,
     ReplicaId,
     ReplicaProbeTarget,
     decode_target,
-    encode,
     partition_of,
 )
 
@@ -111,25 +109,11 @@ class TargetFeed:
         self._keys = keys or Keys()
 
     async def load(self, targets: Iterable[ReplicaProbeTarget]) -> int:
-        """Write targets, each for `TARGET_TTL_S`; return how many.
-
-        A partition is written whole or not at all, and again as often as need be.
-        """
-        by_partition: defaultdict[int, dict[ReplicaId, ReplicaProbeTarget]] = defaultdict(dict)
-        for target in targets:
-            by_partition[partition_of(target.replica_id)][target.replica_id] = target
-        for partition, group in by_partition.items():
-            now = await self._now_s()
-            change = self._link.transaction()
-            for target in group.values():
-                change.set(self._keys.target(target.replica_id), encode(target), ex=TARGET_TTL_S)
-            index = self._keys.index(partition)
-            change.zadd(index, dict.fromkeys(group, now + TARGET_TTL_S))
-            change.zremrangebyscore(index, "-inf", now)
-            change.expire(self._keys.partitions, TARGET_TTL_S)
-            change.hincrby(self._keys.versions, str(partition), 1)
-            await self._link.write(change)
-        return sum(len(group) for group in by_partition.values())
+        """Write targets, each for `TARGET_TTL_S`; return how many."""
+        report = await write_targets(self._link, self._keys, targets)
+        for replica_id, why in report.failed:
+            raise BusRefused(f"{len(report.failed)} targets were not written, {replica_id}: {why}")
+        return report.written
 
     async def list(self) -> Targets:
         """Read every target there is."""
@@ -139,18 +123,7 @@ class TargetFeed:
 
     async def remove(self, replica_ids: Iterable[ReplicaId]) -> int:
         """Delete targets with their statuses; return how many of them were there."""
-        by_partition: defaultdict[int, list[ReplicaId]] = defaultdict(list)
-        for replica_id in dict.fromkeys(replica_ids):
-            by_partition[partition_of(replica_id)].append(replica_id)
-        removed = 0
-        for partition, group in by_partition.items():
-            change = self._link.transaction()
-            change.delete(*map(self._keys.target, group))
-            change.delete(*map(self._keys.status, group))
-            change.zrem(self._keys.index(partition), *group)
-            change.hincrby(self._keys.versions, str(partition), 1)
-            removed += (await self._link.write(change))[0]
-        return removed
+        return await remove_targets(self._link, self._keys, replica_ids)
 
     async def aclose(self) -> None:
         """Close every connection."""

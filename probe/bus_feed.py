@@ -1,15 +1,15 @@
 """How probe targets get onto the bus, and off it again.
 
-Used by `controller.bus`. A target, its place in the index and the version of its partition
-change in one transaction, so that a prober never sees one without the other, and no key is ever
-without its time to live (R-64). Knows nothing of routes.
+Used by the controller's sync and by `fleetpulse targets`: there is one way to write a target. It,
+its place in the index and the version of its partition change in one transaction, so that a
+prober never sees one without the other, and no key is ever without its time to live (R-64).
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from controller.bus_client import BusLink, seconds
+from probe.bus_client import BusLink, seconds
 from probe.errors import BusError, BusUnreachable
 from probe.wire import TARGET_TTL_S, Keys, ReplicaId, ReplicaProbeTarget, encode, partition_of
 
@@ -48,8 +48,8 @@ async def write_targets(
     return Written(written=written, failed=failed)
 
 
-async def remove_targets(link: BusLink, keys: Keys, replica_ids: Iterable[ReplicaId]) -> None:
-    """Delete targets with their statuses, partition by partition.
+async def remove_targets(link: BusLink, keys: Keys, replica_ids: Iterable[ReplicaId]) -> int:
+    """Delete targets with their statuses, partition by partition; return how many there were.
 
     Raises:
         BusError: if a partition was not done; those before it are.
@@ -57,12 +57,15 @@ async def remove_targets(link: BusLink, keys: Keys, replica_ids: Iterable[Replic
     groups: defaultdict[int, list[ReplicaId]] = defaultdict(list)
     for replica_id in dict.fromkeys(replica_ids):
         groups[partition_of(replica_id)].append(replica_id)
+    removed = 0
     for partition, group in groups.items():
         change = link.transaction()
-        change.delete(*map(keys.target, group), *map(keys.status, group))
+        change.delete(*map(keys.target, group))
+        change.delete(*map(keys.status, group))
         change.zrem(keys.index(partition), *group)
         change.hincrby(keys.versions, str(partition), 1)
-        await link.write(change)
+        removed += (await link.write(change))[0]
+    return removed
 
 
 async def _try_partition(
