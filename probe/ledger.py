@@ -16,12 +16,14 @@ from probe.counters import DURATION_BOUNDS_S, LAG_BOUNDS_S, Histogram
 from probe.errors import BusError
 from probe.health import Outcome
 from probe.metrics import Notable
-from probe.reasons import OutcomeKind
+from probe.reasons import Reason
 
 OPERATIONS: Final = ("poll", "read_targets", "read_statuses", "write_statuses", "announce", "beat")
 PHASES: Final = ("connect", "first_byte", "transfer")
 SLOW_S: Final = 1.0
 """A probe that took longer is worth an exemplar even when it passed."""
+TRANSFER_MIN_S: Final = 10e-6
+"""A reply that came whole was not transferred in any time worth a count."""
 BACKOFF_FIRST_S: Final = 0.1
 
 _log = structlog.get_logger("probe.bus")
@@ -34,6 +36,7 @@ class Ledger:
         self.bus_errors = 0
         self.operations = {op: Histogram(DURATION_BOUNDS_S) for op in OPERATIONS}
         self.phases = {phase: Histogram(DURATION_BOUNDS_S) for phase in PHASES}
+        self._connect, self._first_byte, self._transfer = self.phases.values()
         self.loop_lag = Histogram(LAG_BOUNDS_S)
         self.notable: dict[int, Notable] = {}
         """By the bucket of `probe_duration_seconds`."""
@@ -44,17 +47,17 @@ class Ledger:
         self.rejected: dict[str, int] = {}
         self.restarts: dict[str, int] = {}
 
-    def note_phases(self, replica_id: str, outcome: Outcome, *, at: float) -> None:
+    def note_phases(self, replica_id: str, outcome: Outcome, at: float) -> None:
         """Take the phases of one probe, and its replica's id if it is worth a look."""
-        phases = self.phases
-        if outcome.connect_s:
-            observe(phases["connect"], outcome.connect_s)
-        if outcome.first_byte_s:
-            observe(phases["first_byte"], outcome.first_byte_s)
-            transfer_s = outcome.total_s - outcome.connect_s - outcome.first_byte_s
-            if transfer_s > 0:
-                observe(phases["transfer"], transfer_s)
-        if outcome.kind is not OutcomeKind.PASSED or outcome.total_s > SLOW_S:
+        connect_s, first_byte_s = outcome.connect_s, outcome.first_byte_s
+        if connect_s:
+            observe(self._connect, connect_s)
+        if first_byte_s:
+            observe(self._first_byte, first_byte_s)
+            transfer_s = outcome.total_s - connect_s - first_byte_s
+            if transfer_s > TRANSFER_MIN_S:
+                observe(self._transfer, transfer_s)
+        if outcome.total_s > SLOW_S or outcome.reason is not Reason.OK:
             bucket = bisect_left(DURATION_BOUNDS_S, outcome.total_s)
             self.notable[bucket] = Notable(replica_id, outcome.total_s, at)
 
@@ -78,7 +81,8 @@ class Lifeline:
         self._ledger = ledger
         self._clock = clock
         self._backoff_max_s = backoff_max_s
-        self._offset_s = 0.0
+        self.offset_s = 0.0
+        """The bus's time less ours."""
         self._lost_at = 0.0
 
     @contextmanager
@@ -107,8 +111,8 @@ class Lifeline:
 
     def heard(self, bus_time_s: float, now: float) -> None:
         """Set the bus's clock: it said `bus_time_s` when ours said `now`."""
-        self._offset_s = bus_time_s - now
+        self.offset_s = bus_time_s - now
 
     def bus_time(self, moment: float) -> float:
         """Return the bus's time of a monotonic moment."""
-        return moment + self._offset_s
+        return moment + self.offset_s

@@ -262,10 +262,10 @@ class Flusher:
 
     def _items(self, checks: Sequence[Check]) -> list[SetEx]:
         """Encode the statuses of `checks`, less those whose results are too old to be news."""
-        life, ledger, instance = self._prober.lifeline, self._prober.ledger, self._prober.instance
-        now = self._prober.clock()
-        oldest = now - self._late_s
-        at = life.bus_time(now)
+        ledger, instance = self._prober.ledger, self._prober.instance
+        status_key, note_phases = self._keys.status, ledger.note_phases
+        now, offset_s = self._prober.clock(), self._prober.lifeline.offset_s
+        oldest, at = now - self._late_s, now + offset_s
         items: list[SetEx] = []
         for check in checks:
             outcome = check.outcome
@@ -274,15 +274,10 @@ class Flusher:
             if check.ended_at < oldest:
                 ledger.results_dropped += 1
                 continue
-            ledger.note_phases(check.replica_id, outcome, at=at)
-            status = status_of(check, outcome, lifeline=life, prober=instance)
-            items.append(
-                (
-                    self._keys.status(check.replica_id),
-                    encode(status),
-                    status_ttl_s(check.interval_s),
-                )
-            )
+            note_phases(check.replica_id, outcome, at)
+            status = status_of(check, outcome, offset_s=offset_s, prober=instance)
+            ttl_s = status_ttl_s(check.interval_s)
+            items.append((status_key(check.replica_id), encode(status), ttl_s))
         return items
 
 

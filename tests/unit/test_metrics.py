@@ -165,7 +165,7 @@ def test_counts_are_what_happened(rig: Rig) -> None:
 
 
 def test_a_failed_probe_leaves_its_replica_as_an_exemplar(rig: Rig) -> None:
-    rig.ledger.note_phases(replica(7), REFUSED, at=1.7e9)
+    rig.ledger.note_phases(replica(7), REFUSED, 1.7e9)
     head = b"GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text\r\n\r\n"
     text = ops.respond(head, rig.pages)[1].body.decode()
     assert f'# {{replica_id="{replica(7)}"}}' in text
