@@ -13,6 +13,7 @@ from tests.fakes.database import (  # noqa: F401 - fixtures of the tests beside
     deployment,
     epoch,
     repository,
+    service,
 )
 from tests.fakes.services import SERVERS, Services
 

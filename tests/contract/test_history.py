@@ -1,5 +1,7 @@
 """What is remembered: every change with both sides, and every wait, once."""
 
+from random import Random
+
 import pytest
 from sqlalchemy import update
 
@@ -138,3 +140,23 @@ async def test_limit_gives_the_newest(
         await repository.apply([], [note], epoch=epoch)
     newest = await repository.history_of(deployment.id, limit=2)
     assert [entry.error_code for entry in newest] == ["4", "3"]
+
+
+async def test_every_accepted_write_has_exactly_one_history_row(
+    database: Database, repository: Repository, deployment: Deployment, epoch: int
+) -> None:
+    """I7, R-17: over random batches with repeats and stale versions in them."""
+    chance = Random(7)  # noqa: S311 - the same batches every time, no secret
+    await running_routes(repository, deployment, 8, epoch=epoch)
+    older = (await repository.observe()).routes
+    for _ in range(30):
+        routes = (await repository.observe()).routes
+        batch = [
+            change(chance.choice([*routes, *older]), health=chance.choice(list(Health)))
+            for _ in range(chance.randrange(1, 12))
+        ]
+        before = dict(database.sql_writes)
+        result = await repository.apply(batch, epoch=epoch)
+        written = {key: n - before[key] for key, n in database.sql_writes.items()}
+        assert written["history"] == written["routes"] == result.applied
+        older = routes

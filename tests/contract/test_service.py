@@ -1,10 +1,8 @@
-"""The operator's verbs: what they write, what they refuse, and that repeating them is harmless."""
+"""The operator's verbs: what they write, what they refuse, and that repeating is harmless."""
 
 from dataclasses import replace
-from typing import Any
 
 import anyio
-import msgspec
 import pytest
 
 from controller.db.repository import Repository
@@ -12,65 +10,25 @@ from controller.db.session import Database
 from controller.errors import Conflict, InvalidInput, NotFound
 from controller.model import (
     Decision,
-    Deployment,
     DeploymentChange,
     Health,
-    HealthCheck,
     Lifecycle,
     Outcome,
     Policy,
-    RevisionSpec,
     RouteStatus,
     Stage,
     SubStep,
     Traffic,
 )
-from controller.service import DeploymentApplied, Service
+from controller.service import Service
 from tests.fakes.database import SPEC, a_deployment
-
-OTHER_SPEC = RevisionSpec(command=("serve", "another-model"))
-EXTERNAL = RevisionSpec(external=True, health_check=HealthCheck(path="/health"))
-
-
-@pytest.fixture
-def service(database: Database) -> Service:
-    return Service(database)
-
-
-async def apply(service: Service, **given: Any) -> DeploymentApplied:  # noqa: ANN401
-    wanted: dict[str, Any] = {
-        "replicas": 3,
-        "policy": Policy(),
-        "cleanup_target_statuses": (Health.UNHEALTHY,),
-        "revision": SPEC,
-    }
-    return await service.apply_deployment("demo", **(wanted | given))
-
-
-async def promote(database: Database, *, epoch: int) -> Deployment:
-    """End the rollout in flight of `demo` well."""
-    service = Service(database)
-    done = DeploymentChange(
-        category="deploying",
-        message="promoted",
-        lifecycle=Lifecycle.READY,
-        end_rollout=Outcome.PROMOTED,
-    )
-    seen = await service.get_deployment("demo")
-    await Repository(database).commit(Decision(deployment=seen, change=done), epoch=epoch)
-    return await service.get_deployment("demo")
-
-
-async def outcomes(service: Service) -> list[Outcome | None]:
-    """Return how the rollouts of `demo` ended, in order of their revisions' age."""
-    ended = {one.revision_id: one.outcome for one in await service.list_rollouts("demo")}
-    return [ended.get(one.id) for one in reversed(await service.list_revisions("demo"))]
+from tests.fakes.verbs import EXTERNAL, OTHER_SPEC, apply_demo, outcomes_of_demo, promote_demo
 
 
 class TestApply:
     async def test_first_apply_creates_and_activates_revision_one(self, service: Service) -> None:
         """R-29"""
-        applied = await apply(service)
+        applied = await apply_demo(service)
         assert applied.changes == ("created", "added revision 1", "activated revision 1")
         deployment = applied.deployment
         assert (deployment.lifecycle, deployment.sub_step) == (
@@ -87,30 +45,30 @@ class TestApply:
     async def test_repeated_apply_writes_nothing(
         self, database: Database, service: Service
     ) -> None:
-        first = await apply(service)
+        first = await apply_demo(service)
         written = dict(database.sql_writes)
-        again = await apply(service)
+        again = await apply_demo(service)
         assert again == replace(first, changes=())
         assert dict(database.sql_writes) == written
 
     async def test_changed_spec_is_a_new_revision_that_supersedes_the_one_in_flight(
         self, service: Service
     ) -> None:
-        await apply(service)
-        applied = await apply(service, revision=OTHER_SPEC)
+        await apply_demo(service)
+        applied = await apply_demo(service, revision=OTHER_SPEC)
         assert applied.changes == ("added revision 2", "activated revision 2")
-        assert await outcomes(service) == [Outcome.SUPERSEDED, None]
+        assert await outcomes_of_demo(service) == [Outcome.SUPERSEDED, None]
 
     async def test_spec_of_an_older_revision_is_a_new_revision_too(self, service: Service) -> None:
         for spec in (SPEC, OTHER_SPEC, SPEC):
-            await apply(service, revision=spec)
+            await apply_demo(service, revision=spec)
         numbers = [one.number for one in await service.list_revisions("demo")]
         assert numbers == [3, 2, 1]
 
     async def test_changed_settings_touch_no_revision(self, service: Service) -> None:
-        await apply(service)
+        await apply_demo(service)
         policy = Policy(surge=1)
-        applied = await apply(
+        applied = await apply_demo(
             service, replicas=7, policy=policy, cleanup_target_statuses=[Health.DEGRADED]
         )
         assert applied.changes == (
@@ -124,32 +82,32 @@ class TestApply:
         assert len(await service.list_revisions("demo")) == 1
 
     async def test_rollout_keeps_the_policy_it_began_with(self, service: Service) -> None:
-        await apply(service)
-        applied = await apply(service, policy=Policy(surge=1))
+        await apply_demo(service)
+        applied = await apply_demo(service, policy=Policy(surge=1))
         assert applied.deployment.rollout is not None
         assert applied.deployment.rollout.policy == Policy()
 
     async def test_count_set_by_scale_holds_until_another_count_is_applied(
         self, service: Service
     ) -> None:
-        await apply(service, replicas=3)
+        await apply_demo(service, replicas=3)
         await service.scale("demo", 5)
-        assert (await apply(service, replicas=3)).deployment.target_count == 5
-        assert (await apply(service, replicas=4)).deployment.target_count == 4
+        assert (await apply_demo(service, replicas=3)).deployment.target_count == 5
+        assert (await apply_demo(service, replicas=4)).deployment.target_count == 4
 
     async def test_without_auto_activate_the_revision_waits(self, service: Service) -> None:
-        applied = await apply(service, auto_activate=False)
+        applied = await apply_demo(service, auto_activate=False)
         assert applied.changes == ("created", "added revision 1")
         assert applied.deployment.lifecycle is Lifecycle.PENDING
-        later = await apply(service)
+        later = await apply_demo(service)
         assert later.changes == ("activated revision 1",)
 
     async def test_revision_that_was_rolled_back_is_not_tried_again_by_itself(
         self, database: Database, service: Service, epoch: int
     ) -> None:
-        await apply(service)
-        await promote(database, epoch=epoch)
-        await apply(service, revision=OTHER_SPEC)
+        await apply_demo(service)
+        await promote_demo(database, epoch=epoch)
+        await apply_demo(service, revision=OTHER_SPEC)
         await service.abort("demo")
         back = DeploymentChange(
             category="rolling_back",
@@ -159,13 +117,13 @@ class TestApply:
         )
         seen = await service.get_deployment("demo")
         await Repository(database).commit(Decision(deployment=seen, change=back), epoch=epoch)
-        assert (await apply(service, revision=OTHER_SPEC)).changes == ()
+        assert (await apply_demo(service, revision=OTHER_SPEC)).changes == ()
 
     async def test_applies_at_once_end_as_one_deployment(self, service: Service) -> None:
         changes: list[tuple[str, ...]] = []
 
         async def apply_once() -> None:
-            changes.append((await apply(service)).changes)
+            changes.append((await apply_demo(service)).changes)
 
         async with anyio.create_task_group() as group:
             for _ in range(5):
@@ -176,159 +134,23 @@ class TestApply:
     @pytest.mark.parametrize("replicas", [-1, 10_001])
     async def test_count_out_of_bounds_is_refused(self, service: Service, replicas: int) -> None:
         with pytest.raises(InvalidInput, match=f"{replicas} replicas: give a count from 0"):
-            await apply(service, replicas=replicas)
+            await apply_demo(service, replicas=replicas)
         assert await service.list_deployments() == ()
 
     async def test_name_is_free_again_after_destruction(
         self, database: Database, service: Service, epoch: int
     ) -> None:
         """R-38: a new deployment of that name is another one."""
-        first = (await apply(service)).deployment
+        first = (await apply_demo(service)).deployment
         gone = DeploymentChange(category="destroying", message="", lifecycle=Lifecycle.DESTROYED)
         going = await service.delete("demo")
         await Repository(database).commit(Decision(deployment=going, change=gone), epoch=epoch)
-        assert (await apply(service)).deployment.id != first.id
-
-
-class TestActivate:
-    async def test_one_update_starts_the_rollout(
-        self, database: Database, service: Service, epoch: int
-    ) -> None:
-        """R-29: the flow."""
-        await apply(service)
-        served = await promote(database, epoch=epoch)
-        revision = await service.add_revision("demo", OTHER_SPEC)
-        assert await service.get_deployment("demo") == served  # added is not activated
-
-        written = database.sql_writes["deployments"]
-        rollout = await service.activate("demo", 2, actor="ada")
-
-        assert database.sql_writes["deployments"] == written + 1
-        deployment = await service.get_deployment("demo")
-        assert (deployment.lifecycle, deployment.sub_step) == (
-            Lifecycle.DEPLOYING,
-            SubStep.PROVISIONING,
-        )
-        assert (deployment.current, deployment.deploying) == (served.current, revision)
-        assert deployment.rollout == rollout
-        assert served.current is not None
-        assert (rollout.from_revision_id, rollout.actor) == (served.current.id, "ada")
-
-    async def test_revision_that_is_current_already_is_refused(
-        self, database: Database, service: Service, epoch: int
-    ) -> None:
-        """R-29"""
-        await apply(service)
-        served = await promote(database, epoch=epoch)
-        with pytest.raises(Conflict, match="is current already; nothing to do"):
-            await service.activate("demo", 1)
-        await service.add_revision("demo", OTHER_SPEC, auto_activate=True)
-        with pytest.raises(Conflict, match="abort the rollout to return to it"):
-            await service.activate("demo", 1)
-        assert (await service.get_deployment("demo")).current == served.current
-
-    async def test_revision_on_its_way_already_is_refused(self, service: Service) -> None:
-        """R-29"""
-        await apply(service)
-        with pytest.raises(Conflict, match="is being rolled out already"):
-            await service.activate("demo", 1)
-
-    async def test_override_ends_the_rollout_in_flight_as_superseded(
-        self, service: Service
-    ) -> None:
-        """R-29, R-18: the newer rollout has its own id, deadline and phase clock."""
-        before = (await apply(service)).deployment
-        await service.add_revision("demo", OTHER_SPEC)
-        rollout = await service.activate("demo", 2)
-        after = await service.get_deployment("demo")
-        assert before.rollout is not None
-        assert rollout.id != before.rollout.id
-        assert after.phase_entered_at_ms == rollout.started_at_ms
-        newest, oldest = await service.list_rollouts("demo")
-        assert (newest.outcome, oldest.outcome) == (None, Outcome.SUPERSEDED)
-        assert oldest.ended_at_ms == rollout.started_at_ms
-
-    async def test_missing_revision_is_refused_with_those_there_are(self, service: Service) -> None:
-        """R-29"""
-        await apply(service)
-        with pytest.raises(NotFound, match="has no revision 7; it has 1"):
-            await service.activate("demo", 7)
-
-    async def test_rolling_back_revision_may_be_tried_again(
-        self, database: Database, service: Service, epoch: int
-    ) -> None:
-        """R-29"""
-        await apply(service)
-        await promote(database, epoch=epoch)
-        await service.add_revision("demo", OTHER_SPEC, auto_activate=True)
-        await service.abort("demo")
-        await service.activate("demo", 2)
-        assert (await service.get_deployment("demo")).sub_step is SubStep.PROVISIONING
-
-    async def test_policy_with_an_unknown_strategy_cannot_be_written(self) -> None:
-        """R-26: what is not implemented is refused where it is read."""
-        with pytest.raises(msgspec.ValidationError, match="strategy"):
-            msgspec.convert({"strategy": "canary"}, Policy)
-
-
-class TestAbort:
-    async def test_abort_turns_back_and_the_outcome_stays_aborted(
-        self, database: Database, service: Service, epoch: int
-    ) -> None:
-        await apply(service)
-        served = await promote(database, epoch=epoch)
-        await apply(service, revision=OTHER_SPEC)
-        turned = await service.abort("demo", actor="ada", reason="wrong model")
-        assert (turned.lifecycle, turned.sub_step) == (Lifecycle.DEPLOYING, SubStep.ROLLING_BACK)
-        assert turned.rollout is not None
-        assert turned.rollout.message == "ada aborted it: wrong model"
-
-        back = DeploymentChange(
-            category="rolling_back",
-            message="rolled back",
-            lifecycle=Lifecycle.READY,
-            end_rollout=Outcome.ROLLED_BACK,
-        )
-        await Repository(database).commit(Decision(deployment=turned, change=back), epoch=epoch)
-        newest = (await service.list_rollouts("demo"))[0]
-        assert (newest.outcome, newest.message) == (Outcome.ABORTED, "ada aborted it: wrong model")
-        assert (await service.get_deployment("demo")).current == served.current
-
-    async def test_abort_without_a_current_revision_destroys(self, service: Service) -> None:
-        """R-39"""
-        await apply(service)
-        going = await service.abort("demo")
-        assert (going.lifecycle, going.deploying) == (Lifecycle.DESTROYING, None)
-        assert await outcomes(service) == [Outcome.ABORTED]
-
-    async def test_repeated_abort_writes_nothing(
-        self, database: Database, service: Service, epoch: int
-    ) -> None:
-        await apply(service)
-        await promote(database, epoch=epoch)
-        await apply(service, revision=OTHER_SPEC)
-        first = await service.abort("demo")
-        written = dict(database.sql_writes)
-        assert await service.abort("demo") == first
-        assert dict(database.sql_writes) == written
-
-    async def test_repeated_abort_of_a_first_rollout_writes_nothing(self, service: Service) -> None:
-        await apply(service)
-        first = await service.abort("demo")
-        assert await service.abort("demo") == first
-
-    async def test_nothing_to_abort_is_a_conflict(
-        self, database: Database, service: Service, epoch: int
-    ) -> None:
-        await apply(service)
-        await promote(database, epoch=epoch)
-        with pytest.raises(Conflict, match="no rollout in flight to abort"):
-            await service.abort("demo")
+        assert (await apply_demo(service)).deployment.id != first.id
 
 
 class TestScaleAndDelete:
     async def test_scale_wins_over_the_applied_count(self, service: Service) -> None:
-        await apply(service, replicas=3)
+        await apply_demo(service, replicas=3)
         scaled = await service.scale("demo", 0, actor="ada")
         assert (scaled.replicas, scaled.desired_replicas, scaled.target_count) == (3, 0, 0)
         assert (await service.history("demo"))[0].message == "ada scaled from 3 to 0"
@@ -336,7 +158,7 @@ class TestScaleAndDelete:
     async def test_scale_to_the_same_count_writes_nothing(
         self, database: Database, service: Service
     ) -> None:
-        await apply(service, replicas=3)
+        await apply_demo(service, replicas=3)
         written = dict(database.sql_writes)
         await service.scale("demo", 3)
         assert dict(database.sql_writes) == written
@@ -344,21 +166,21 @@ class TestScaleAndDelete:
     async def test_delete_ends_the_rollout_and_is_repeatable(
         self, database: Database, service: Service
     ) -> None:
-        await apply(service)
+        await apply_demo(service)
         going = await service.delete("demo")
         assert (going.lifecycle, going.sub_step) == (Lifecycle.DESTROYING, None)
         assert (going.deploying, going.rollout) == (None, None)
-        assert await outcomes(service) == [Outcome.ABORTED]
+        assert await outcomes_of_demo(service) == [Outcome.ABORTED]
         written = dict(database.sql_writes)
         assert await service.delete("demo") == going
         assert dict(database.sql_writes) == written
 
     async def test_deployment_being_deleted_takes_no_other_wish(self, service: Service) -> None:
         """R-38"""
-        await apply(service)
+        await apply_demo(service)
         await service.delete("demo")
         for wish in (
-            apply(service),
+            apply_demo(service),
             service.scale("demo", 1),
             service.activate("demo", 1),
             service.add_revision("demo", OTHER_SPEC),
@@ -425,12 +247,12 @@ class TestRoutes:
             await service.register_route("demo", host="10.0.0.7", port=8000)
 
     async def test_deployment_that_runs_its_own_replicas_takes_none(self, service: Service) -> None:
-        await apply(service)
+        await apply_demo(service)
         with pytest.raises(Conflict, match="runs its own replicas; set `external`"):
             await service.register_route("demo", host="10.0.0.7", port=8000)
 
     async def test_deployment_without_an_active_revision_takes_none(self, service: Service) -> None:
-        await apply(service, revision=EXTERNAL, auto_activate=False)
+        await apply_demo(service, revision=EXTERNAL, auto_activate=False)
         with pytest.raises(Conflict, match="has no revision to join"):
             await service.register_route("demo", host="10.0.0.7", port=8000)
 

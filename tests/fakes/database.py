@@ -68,6 +68,11 @@ def repository(database: Database) -> Repository:
 
 
 @pytest.fixture
+def service(database: Database) -> Service:
+    return Service(database)
+
+
+@pytest.fixture
 async def deployment(database: Database) -> Deployment:
     """A deployment called demo whose revision 1 is on its way."""
     return await a_deployment(database)

@@ -7,4 +7,5 @@ from tests.fakes.database import (  # noqa: F401 - fixtures of the tests beside
     deployment,
     epoch,
     repository,
+    service,
 )
