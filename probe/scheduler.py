@@ -105,7 +105,6 @@ class Changes(NamedTuple):
 
     added: list[Check]
     changed: list[Check]
-    removed: list[ReplicaId]
     retired: list[Check]
 
 
@@ -152,11 +151,6 @@ class Scheduler:
         """How many checks are due and wait for room."""
         return len(self._ready)
 
-    @property
-    def partitions(self) -> frozenset[int]:
-        """The partitions under watch."""
-        return frozenset(self._partitions)
-
     def replace(
         self,
         partition: int,
@@ -174,33 +168,29 @@ class Scheduler:
         """
         before = self._partitions.get(partition, {})
         after: dict[ReplicaId, Check] = {}
-        changes = Changes([], [], [], [])
+        added: list[Check] = []
+        changed: list[Check] = []
         for replica_id, target in {target.replica_id: target for target in targets}.items():
             old = before.get(replica_id)
             if old is not None and old.target == target:
                 after[replica_id] = old
                 continue
             check = after[replica_id] = Check(target)
-            if old is None:
-                seed = seeds.get(replica_id)
-                fresh = seed is not None and _seeded(check, seed, now=now, bus_now=bus_now)
-                changes.added.append(check)
-            else:
-                fresh = False
+            fresh = False
+            if old is not None:
                 _inherit(check, old)
-                changes.changed.append(check)
+                changed.append(check)
+            else:
+                if seed := seeds.get(replica_id):
+                    fresh = _seeded(check, seed, now=now, bus_now=bus_now)
+                added.append(check)
             self._enter(check, now, in_phase=fresh)
-        for replica_id, old in before.items():
-            if after.get(replica_id) is not old:
-                self._retire(old)
-                changes.retired.append(old)
-                if replica_id not in after:
-                    changes.removed.append(replica_id)
-        if after:
-            self._partitions[partition] = after
-        else:
-            self._partitions.pop(partition, None)
-        return changes
+        retired = [old for old in before.values() if after.get(old.replica_id) is not old]
+        self._retire(retired)
+        self._partitions[partition] = after
+        if not after:
+            del self._partitions[partition]
+        return Changes(added, changed, retired)
 
     def due(self, now: float, limit: int) -> list[Check]:
         """Mark as in flight, and return, the checks to start now: at most `limit`, oldest first.
@@ -301,9 +291,10 @@ class Scheduler:
         slot = max(int(check.next_due * SLOTS_PER_S + _UP), self._starts_slot + 1)
         self._starts[slot].append(check)
 
-    def _retire(self, check: Check) -> None:
-        self._spread.give(check.phase_slot, check.interval_s)
-        check.removed = True
+    def _retire(self, checks: Iterable[Check]) -> None:
+        for check in checks:
+            self._spread.give(check.phase_slot, check.interval_s)
+            check.removed = True
 
     def _back_in_phase(self, check: Check, now: float) -> float:
         """Return the next start in phase, of a check that joins or was late by an interval."""

@@ -233,12 +233,7 @@ class TestReplace:
         before = only(scheduler)
         changes = scheduler.replace(0, [target(1)], now=T0 + 1)
         assert only(scheduler) is before
-        assert (changes.added, changes.changed, changes.removed, changes.retired) == (
-            [],
-            [],
-            [],
-            [],
-        )
+        assert changes == ([], [], [])
 
     def test_a_changed_target_gets_a_new_check_that_keeps_the_streak(self) -> None:
         scheduler = scheduler_of(target(1))
@@ -246,7 +241,7 @@ class TestReplace:
         scheduler.record(old, PASSED, now)
         changes = scheduler.replace(0, [target(1, inference_port=9)], now=now + 1)
         check = only(scheduler)
-        assert (changes.changed, changes.retired, changes.removed) == ([check], [old], [])
+        assert changes == ([], [check], [old])
         assert old.removed
         assert not check.removed
         assert (check.streak, check.seq, check.evidence_at) == (old.streak, 1, now)
@@ -264,7 +259,6 @@ class TestReplace:
     def test_a_removed_target_is_never_probed_again(self) -> None:
         scheduler = scheduler_of(target(1, interval_s=1.0), target(2, interval_s=1.0))
         changes = scheduler.replace(0, [target(2, interval_s=1.0)], now=T0)
-        assert changes.removed == [replica(1)]
         assert [c.replica_id for c in changes.retired] == [replica(1)]
         assert {c.replica_id for _, c in starts(scheduler, T0, T0 + 5)} == {replica(2)}
 
@@ -279,9 +273,9 @@ class TestReplace:
     def test_partitions_are_replaced_one_by_one(self) -> None:
         scheduler = scheduler_of(target(1))
         scheduler.replace(5, [target(2)], now=T0)
-        assert (len(scheduler), set(scheduler.partitions)) == (2, {0, 5})
+        assert len(scheduler) == 2
         scheduler.replace(0, [], now=T0)
-        assert (len(scheduler), set(scheduler.partitions)) == (1, {5})
+        assert len(scheduler) == 1
         assert only(scheduler).replica_id == replica(2)
 
     def test_a_target_listed_twice_is_one_check_with_the_last_description(self) -> None:
