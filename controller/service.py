@@ -25,7 +25,7 @@ from controller.db.history import HistoryEntry, history_of
 from controller.db.rollouts import rollouts_of
 from controller.db.rows import Values, route_of, select_routes, settings_of, settings_values
 from controller.db.session import Database, Write
-from controller.db.tables import TERMINAL, deployments, routes
+from controller.db.tables import LIVE, deployments, routes
 from controller.definition.deployment_file import REPLICAS_MAX
 from controller.errors import Conflict, InvalidInput, NotFound
 from controller.model import (
@@ -244,7 +244,7 @@ class Service:
             NotFound: if there is no such deployment.
         """
         async with self._database.read() as connection:
-            conditions: list[ColumnElement[bool]] = [routes.c.status.not_in(TERMINAL)]
+            conditions: list[ColumnElement[bool]] = [routes.c.status.in_(LIVE)]
             if name is not None:
                 found = await _living(connection, name)
                 conditions.append(routes.c.deployment_id == found.id)

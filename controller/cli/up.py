@@ -116,7 +116,7 @@ class _Run:
                 for name in self._stack.tend():
                     structlog.get_logger().warning("part_started_again", part=name)
                 if sight.snapshot is not None:
-                    await tour.go_on(sight.snapshot, now=now)
+                    await tour.go_on(sight.snapshot, now=now, until=deadline)
                 summary = sight.summary(seconds=now - self._started)
                 if console.is_terminal:
                     live.update(picture(sight.snapshot, summary, heading=self._heading()))

@@ -14,7 +14,7 @@ from controller.db.deployments import move_deployment
 from controller.db.history import route_created, write_events
 from controller.db.rows import route_values
 from controller.db.session import Write
-from controller.db.tables import GONE, TERMINAL, deployments, routes
+from controller.db.tables import GONE, LIVE, deployments, routes
 from controller.errors import Conflict, InvalidInput
 from controller.model import (
     Deployment,
@@ -56,7 +56,7 @@ async def register(write: Write, seen: Deployment, *, host: str, port: int, acto
         routes.c.deployment_id == seen.id,
         routes.c.host == host,
         routes.c.port == port,
-        routes.c.status.not_in(TERMINAL),
+        routes.c.status.in_(LIVE),
     )
     known = (await write.connection.execute(there)).scalars().first()
     if known is not None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import and_, bindparam, func, insert, or_, select, update
+from sqlalchemy import bindparam, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql import ColumnElement
 
@@ -26,7 +26,7 @@ from controller.db.rows import (
     select_routes,
 )
 from controller.db.session import Database, Write, now_ms
-from controller.db.tables import GONE, TERMINAL, deployments, routes
+from controller.db.tables import GONE, LIVE, TERMINAL, deployments, routes
 from controller.errors import Conflict
 from controller.model import (
     Decision,
@@ -43,8 +43,7 @@ from controller.model import (
     Snapshot,
 )
 
-_LIVE: Final = and_(*(routes.c.status != status for status in TERMINAL))
-"""Not an IN list: those cannot stand in a bulk write."""
+_LIVE: Final = routes.c.status.in_(LIVE)
 _LOST: Final = [*TERMINAL, RouteStatus.TERMINATING.value]
 """Where a route that a rollout made no longer counts for it."""
 
@@ -196,7 +195,7 @@ async def _write_changes(write: Write, changes: Sequence[RouteChange]) -> list[R
 _UPDATE_ROUTE: Final = update(routes).where(
     routes.c.id == bindparam("seen_id"),
     routes.c.version == bindparam("seen_version"),
-    *(routes.c.status != status for status in TERMINAL),
+    *(routes.c.status != status for status in TERMINAL),  # a bulk write takes no IN list
 )
 
 

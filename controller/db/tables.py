@@ -40,6 +40,8 @@ GONE: Final = (Lifecycle.DESTROYING.value, Lifecycle.DESTROYED.value)
 """Deployments that nothing brings back (R-38)."""
 TERMINAL: Final = (RouteStatus.TERMINATED.value, RouteStatus.FAILED_TO_START.value)
 """Routes that never change again (R-34)."""
+LIVE: Final = tuple(status.value for status in RouteStatus if status.value not in TERMINAL)
+"""The others, named one by one: an index finds what is asked for, not what is excluded."""
 
 deployments: Final = Table(
     "deployments",

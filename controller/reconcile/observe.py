@@ -22,12 +22,10 @@ from probe.wire import PARTITIONS, ReplicaId
 
 log = structlog.get_logger()
 
-SETTLE_MIN_S = 30.0
-"""How long a bus or a prober that came back gets to say what it knows, at least (S20)."""
 _BLIND = BusView(
     reachable=False,
-    epoch_intact=False,
-    observed_partitions=frozenset(),
+    remembers_for_s=0.0,
+    covered_for_s={},
     statuses={},
     unreadable=frozenset(),
     clear_for_s=0.0,
@@ -54,7 +52,7 @@ class _Witness:
     """What judges the bus; times are monotonic seconds."""
 
     epoch: str | None = None
-    amnesia_until: float = float("-inf")
+    amnesia_at: float = float("-inf")
     covered_since: dict[int, float] = field(default_factory=dict)
     moved: dict[ReplicaId, tuple[int, int, float]] = field(default_factory=dict)
     """generation and seq of each status, and when they were first seen."""
@@ -109,7 +107,10 @@ class Observer:
                 "hold", causes=",".join(sorted(held)), before=",".join(sorted(witness.held))
             )
             witness.held = held
-        witness.clear_since = None if held else (witness.clear_since or now)
+        if held:
+            witness.clear_since = None
+        elif witness.clear_since is None:
+            witness.clear_since = now
         clear_for_s = 0.0 if witness.clear_since is None else now - witness.clear_since
         self._metrics.observed(snapshot, held)
         return World(snapshot=snapshot, view=replace(view, clear_for_s=clear_for_s), hold=held)
@@ -130,17 +131,14 @@ class Observer:
         if not self._reachable:
             log.info("bus_back")
         self._reachable = True
-        settle_s = max(
-            [SETTLE_MIN_S, *(2 * r.health_check.interval_s for r in probed if r.health_check)]
-        )
-        return self._judge(evidence, settle_s)
+        return self._judge(evidence)
 
-    def _judge(self, evidence: Evidence, settle_s: float) -> BusView:
+    def _judge(self, evidence: Evidence) -> BusView:
         now, witness = self._clock(), self._witness
         if evidence.epoch != witness.epoch:
             if witness.epoch is not None:
                 log.warning("bus_lost_its_memory", consequence="targets are written again")
-                witness.amnesia_until = now + settle_s
+                witness.amnesia_at = now
             witness.epoch = evidence.epoch
             self._on_amnesia()
         covered = {p for prober in evidence.probers.values() for p in prober.partitions}
@@ -151,10 +149,8 @@ class Observer:
                 witness.covered_since.pop(partition, None)
         return BusView(
             reachable=True,
-            epoch_intact=now >= witness.amnesia_until,
-            observed_partitions=frozenset(
-                p for p, since in witness.covered_since.items() if now - since >= settle_s
-            ),
+            remembers_for_s=now - witness.amnesia_at,
+            covered_for_s={p: now - since for p, since in witness.covered_since.items()},
             statuses=self._ages(evidence, now),
             unreadable=frozenset(RouteId(i) for i in evidence.unreadable),
             clear_for_s=0.0,

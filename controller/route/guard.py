@@ -23,6 +23,7 @@ from probe.wire import (
 
 COVERAGE_MIN_PERCENT: Final = 90
 """Share of the RUNNING routes with a health check that must have recent evidence (S8)."""
+SETTLE_MIN_S: Final = 30.0
 COVERAGE_INTERVALS: Final = 3
 COVERAGE_AGE_FLOOR_S: Final = 5.0
 """Evidence ages up to the controller's own period, 5 s, between two looks at the bus."""
@@ -67,10 +68,10 @@ class BusView:
     """What one look at the bus found."""
 
     reachable: bool
-    epoch_intact: bool
-    """The bus remembers: its epoch is the one known, and statuses had time to come back."""
-    observed_partitions: frozenset[int]
-    """Those covered by a living prober's heartbeat."""
+    remembers_for_s: float
+    """Since the bus last lost its memory; infinite when it never did."""
+    covered_for_s: Mapping[int, float]
+    """For how long a living prober has covered each partition without a gap; else no entry."""
     statuses: Mapping[RouteId, StatusEvidence]
     unreadable: frozenset[RouteId]
     """Slots that could not be read: their routes are neither failing nor absent."""
@@ -104,13 +105,17 @@ def evidence_of(route: Route, view: BusView) -> StatusEvidence | None:
 
 
 def blind_to(route: Route, view: BusView) -> bool:
-    """Tell whether the absence of a status says nothing about `route` (R-05)."""
-    return (
-        not view.reachable
-        or not view.epoch_intact
-        or route.id in view.unreadable
-        or partition_of(ReplicaId(route.id)) not in view.observed_partitions
-    )
+    """Tell whether the absence of a status says nothing about `route` (R-05).
+
+    A bus or a prober that came back gets two intervals, and half a minute at least, to say what
+    it knows: until then nobody had the time to look.
+    """
+    if not view.reachable or route.id in view.unreadable:
+        return True
+    interval_s = 0.0 if route.health_check is None else route.health_check.interval_s
+    settle_s = max(SETTLE_MIN_S, 2 * interval_s)
+    covered_for_s = view.covered_for_s.get(partition_of(ReplicaId(route.id)), 0.0)
+    return min(view.remembers_for_s, covered_for_s) < settle_s
 
 
 def hold(routes: Sequence[Route], view: BusView, *, newly_unhealthy: int) -> frozenset[HoldCause]:
@@ -122,8 +127,8 @@ def hold(routes: Sequence[Route], view: BusView, *, newly_unhealthy: int) -> fro
     checked = [r for r in routes if r.status is RouteStatus.RUNNING and r.health_check is not None]
     causes = {
         HoldCause.BUS_UNREACHABLE: not view.reachable,
-        HoldCause.BUS_AMNESIA: view.reachable and not view.epoch_intact,
-        HoldCause.NO_PROBER: view.reachable and not view.observed_partitions,
+        HoldCause.BUS_AMNESIA: view.reachable and view.remembers_for_s < SETTLE_MIN_S,
+        HoldCause.NO_PROBER: view.reachable and not view.covered_for_s,
         HoldCause.COVERAGE: not covered(checked, view),
         HoldCause.BREAKER: fleet_breaker(routes),
         HoldCause.VELOCITY: too_fast(newly_unhealthy, fleet=len(checked)),

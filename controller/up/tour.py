@@ -25,6 +25,8 @@ from controller.service import Service
 
 PROBE_INTERVAL_S: Final = 1.0
 ROLLOUT_EVERY_S: Final = 20.0
+ROLLOUT_TAKES_S: Final = 15.0
+"""None is started that could not end before the tour does; it takes about 6 s."""
 SETTLE_S: Final = 2.0
 """How long everything serves before the first rollout."""
 CHAOS_EVERY_S: Final = 3.0
@@ -71,7 +73,7 @@ class Tour:
                 actor="up",
             )
 
-    async def go_on(self, snapshot: Snapshot, *, now: float) -> None:
+    async def go_on(self, snapshot: Snapshot, *, now: float, until: float) -> None:
         """Do what it is time for: a rollout when all serve, a fault when chaos is wanted."""
         deployments = tuple(snapshot.deployments.values())
         if not deployments or not _all_serve(snapshot):
@@ -80,7 +82,7 @@ class Tour:
             self._serving_since = now
             self._next_rollout_at = now + SETTLE_S
             self._next_chaos_at = now + CHAOS_EVERY_S
-        if now >= self._next_rollout_at:
+        if now >= self._next_rollout_at and now + ROLLOUT_TAKES_S <= until:
             self._next_rollout_at = now + ROLLOUT_EVERY_S
             await self._roll(deployments[self._rollouts_started % len(deployments)])
         if self._chaos and now >= self._next_chaos_at:

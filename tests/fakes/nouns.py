@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
+from math import inf
 from typing import Any
 
 from controller.model import (
@@ -32,7 +33,7 @@ NOW_MS = 1_000_000_000
 DEMO = DeploymentId("demo-id")
 ROLLOUT = RolloutId("rollout-id")
 CHECK = HealthCheck(path="/health", interval_s=10, max_retries=3, initial_delay_s=60)
-EVERY_PARTITION = frozenset(range(PARTITIONS))
+COVERED = dict.fromkeys(range(PARTITIONS), inf)
 
 
 def route_id(number: int) -> RouteId:
@@ -222,8 +223,8 @@ def a_view(
     """Build a look at the bus with everything in order."""
     view = BusView(
         reachable=True,
-        epoch_intact=True,
-        observed_partitions=EVERY_PARTITION,
+        remembers_for_s=inf,
+        covered_for_s=COVERED,
         statuses=statuses or {},
         unreadable=frozenset(),
         clear_for_s=600.0,

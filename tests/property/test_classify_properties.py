@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import inf
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,8 +19,17 @@ from controller.route.guard import (
     hold,
 )
 from probe.reasons import REASONS
-from probe.wire import PARTITIONS, OutcomeKind, Reason, ReplicaHealthStatus, ReplicaId
-from tests.fakes.nouns import DEMO, a_deployment, a_route, a_view, fleet, snapshot_of, warming
+from probe.wire import OutcomeKind, Reason, ReplicaHealthStatus, ReplicaId
+from tests.fakes.nouns import (
+    COVERED,
+    DEMO,
+    a_deployment,
+    a_route,
+    a_view,
+    fleet,
+    snapshot_of,
+    warming,
+)
 
 checks = st.builds(
     HealthCheck,
@@ -63,9 +73,11 @@ def views(draw: st.DrawFn, routes: list[Route]) -> BusView:
             statuses[route.id] = found
     return BusView(
         reachable=draw(st.booleans()),
-        epoch_intact=draw(st.booleans()),
-        observed_partitions=draw(
-            st.sampled_from([frozenset[int](), frozenset(range(32)), frozenset(range(PARTITIONS))])
+        remembers_for_s=draw(st.sampled_from([0.0, 29.0, 31.0, inf])),
+        covered_for_s=draw(
+            st.sampled_from(
+                [{}, dict.fromkeys(range(32), 60.0), dict.fromkeys(range(64), 29.0), COVERED]
+            )
         ),
         statuses=statuses,
         unreadable=frozenset(draw(st.sets(st.sampled_from([r.id for r in routes])))),
@@ -130,10 +142,10 @@ def fleets(draw: st.DrawFn) -> list[Route]:
 
 
 OUTAGES: Mapping[str, BusView] = {
-    "bus away": a_view(reachable=False, epoch_intact=False, observed_partitions=frozenset()),
+    "bus away": a_view(reachable=False, remembers_for_s=1.0, covered_for_s={}),
     "bus away, heartbeats remembered": a_view(reachable=False),
-    "bus lost its memory": a_view(epoch_intact=False),
-    "all probers gone": a_view(observed_partitions=frozenset()),
+    "bus lost its memory": a_view(remembers_for_s=1.0),
+    "all probers gone": a_view(covered_for_s={}),
     "every status gone": a_view(),
 }
 

@@ -8,7 +8,7 @@ from controller.route.guard import BusView, HoldCause, StatusEvidence
 from probe.wire import Reason, ReplicaId, partition_of
 from tests.fakes.nouns import (
     CHECK,
-    EVERY_PARTITION,
+    COVERED,
     a_route,
     a_view,
     as_said,
@@ -88,10 +88,10 @@ def test_never_probed_and_no_longer_probed_are_told_apart() -> None:
     "view",
     [
         a_view(reachable=False),
-        a_view(epoch_intact=False),
+        a_view(remembers_for_s=1.0),
         a_view(unreadable=frozenset({a_route().id})),
-        a_view(observed_partitions=frozenset()),
-        a_view(observed_partitions=EVERY_PARTITION - {partition_of(ReplicaId(a_route().id))}),
+        a_view(covered_for_s={}),
+        a_view(covered_for_s=COVERED | {partition_of(ReplicaId(a_route().id)): 29.9}),
     ],
     ids=["bus away", "bus lost its memory", "slot unreadable", "no prober", "not this partition"],
 )

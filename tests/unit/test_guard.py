@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from controller.model import Health, Route, RouteId
+from controller.model import Health, HealthCheck, Route, RouteId
 from controller.route.guard import (
     BusView,
     HoldCause,
@@ -21,7 +21,7 @@ from controller.route.guard import (
 from probe.wire import ReplicaId, partition_of
 from tests.fakes.nouns import (
     CHECK,
-    EVERY_PARTITION,
+    COVERED,
     a_route,
     a_view,
     as_said,
@@ -49,8 +49,8 @@ def test_an_empty_fleet_holds_nothing() -> None:
     ("broken", "cause"),
     [
         ({"reachable": False}, HoldCause.BUS_UNREACHABLE),
-        ({"epoch_intact": False}, HoldCause.BUS_AMNESIA),
-        ({"observed_partitions": frozenset()}, HoldCause.NO_PROBER),
+        ({"remembers_for_s": 1.0}, HoldCause.BUS_AMNESIA),
+        ({"covered_for_s": {}}, HoldCause.NO_PROBER),
         ({"statuses": {}}, HoldCause.COVERAGE),
     ],
 )
@@ -176,9 +176,17 @@ def test_absence_says_nothing_where_nobody_looks() -> None:
     own = partition_of(ReplicaId(route.id))
     assert not blind_to(route, a_view())
     assert blind_to(route, a_view(reachable=False))
-    assert blind_to(route, a_view(epoch_intact=False))
+    assert blind_to(route, a_view(remembers_for_s=1.0))
     assert blind_to(route, a_view(unreadable=frozenset({route.id})))
-    assert blind_to(route, a_view(observed_partitions=EVERY_PARTITION - {own}))
+    assert blind_to(route, a_view(covered_for_s={p: 99.0 for p in COVERED if p != own}))
+    assert blind_to(route, a_view(covered_for_s=COVERED | {own: 29.9}))
+    assert not blind_to(route, a_view(covered_for_s=COVERED | {own: 30.0}))
+
+
+def test_a_slow_interval_gives_a_prober_that_came_back_two_of_them() -> None:
+    slow = a_route(health_check=HealthCheck(path="/health", interval_s=60.0))
+    assert blind_to(slow, a_view(remembers_for_s=119.0))
+    assert not blind_to(slow, a_view(remembers_for_s=120.0))
 
 
 def test_a_failing_status_is_evidence_too() -> None:

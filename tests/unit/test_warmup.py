@@ -117,8 +117,8 @@ def test_one_that_was_never_probed_says_so() -> None:
     "seen",
     [
         {"reachable": False},
-        {"epoch_intact": False},
-        {"observed_partitions": frozenset()},
+        {"remembers_for_s": 1.0},
+        {"covered_for_s": {}},
         {"unreadable": frozenset({warming().id})},
         {"hold": frozenset({HoldCause.COVERAGE})},
         {"clear_for_s": 59.0},
