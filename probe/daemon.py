@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -79,28 +79,25 @@ async def run(settings: Settings, *, once: bool, report: Callable[[str], None]) 
         SettingsError: if a setting cannot work on this machine or with this bus.
         BusError: if the bus cannot be used at the start.
     """
-    parts = await _put_together(settings, once=once)
-    try:
-        await parts.bus.hello()
-        listener = await ops.bind(*parse_address("probe.metrics", settings.metrics))
-        address = ops.address_of(listener)
-        report(f"metrics on http://{address}/metrics")
-        _log.info("probing", instance=parts.prober.instance, metrics=address)
-        async with anyio.create_task_group() as group:
-            group.start_soon(ops.serve, listener, parts.pages, name="ops")
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        parts = await _put_together(settings, once=once)
+        try:
+            await parts.bus.hello()
+            listener = await ops.bind(*parse_address("probe.metrics", settings.metrics))
+            address = ops.address_of(listener)
+            report(f"metrics on http://{address}/metrics")
+            _log.info("probing", instance=parts.prober.instance, metrics=address)
+            async with anyio.create_task_group() as group:
+                group.start_soon(ops.serve, listener, parts.pages, name="ops")
                 async with anyio.create_task_group() as stages:
                     _start(stages, parts, settings)
-                    if once:
-                        await _each_once(parts)
-                    else:
-                        _log.info("draining", signal=(await anext(signals)).name)
+                    await _until_told(parts, signals, once=once)
                     stages.cancel_scope.cancel()
                 await _drain(parts, settings)
-            group.cancel_scope.cancel()
-    finally:
-        with anyio.CancelScope(shield=True):
-            await parts.bus.aclose()
+                group.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await parts.bus.aclose()
 
 
 async def _put_together(settings: Settings, *, once: bool) -> _Parts:
@@ -175,12 +172,22 @@ async def _freeze_once_loaded(parts: _Parts) -> None:
     _log.info("loaded", targets=len(parts.prober.sweep.scheduler))
 
 
-async def _each_once(parts: _Parts) -> None:
+async def _until_told(parts: _Parts, signals: AsyncIterator[signal.Signals], *, once: bool) -> None:
+    """Wait for a signal; with `once` also for every target's first result."""
+    async with anyio.create_task_group() as group:
+        if once:
+            group.start_soon(_each_once, parts, group.cancel_scope, name="once")
+        _log.info("draining", signal=(await anext(signals)).name)
+        group.cancel_scope.cancel()
+
+
+async def _each_once(parts: _Parts, over: anyio.CancelScope) -> None:
     """Wait until every target has had a probe that ended: their own deadlines bound this."""
     await parts.refresher.loaded.wait()
     checks = parts.prober.sweep.scheduler
     while not all(check.outcome is not None for check in checks):  # noqa: ASYNC110 - as below
         await anyio.sleep(POLL_S)
+    over.cancel()
 
 
 async def _drain(parts: _Parts, settings: Settings) -> None:

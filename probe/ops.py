@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import Final
 
 import anyio
+import structlog
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.stapled import MultiListener
@@ -24,6 +25,8 @@ from probe.errors import SettingsError
 HEAD_MAX_BYTES: Final = 8192
 CONNECTIONS_MAX: Final = 32
 REQUEST_TIMEOUT_S: Final = 5.0
+ACCEPT_PAUSE_S: Final = 1.0
+_log = structlog.get_logger("ops")
 _TEXT: Final = "text/plain; charset=utf-8"
 
 Listener = MultiListener[SocketStream]
@@ -87,7 +90,12 @@ async def serve(listener: Listener, pages: Pages) -> None:
             open_connections -= 1
 
     async with listener:
-        await listener.serve(handle)
+        while True:
+            try:
+                await listener.serve(handle)
+            except* OSError:  # no descriptor left: this port must not end who ran out of them
+                _log.warning("accept_failed", again_in_s=ACCEPT_PAUSE_S)
+            await anyio.sleep(ACCEPT_PAUSE_S)
 
 
 async def _converse(stream: SocketStream, pages: Pages) -> None:
@@ -98,13 +106,22 @@ async def _converse(stream: SocketStream, pages: Pages) -> None:
                 head = await BufferedByteReceiveStream(stream).receive_until(
                     b"\r\n\r\n", HEAD_MAX_BYTES
                 )
-                with_body, reply = respond(head, pages)
+                with_body, reply = _respond_safely(head, pages)
                 await stream.send(_encode(reply, with_body=with_body))
             except anyio.DelimiterNotFound:
                 reply = _Reply(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, b"head too large\n")
                 await stream.send(_encode(reply, with_body=True))
             except (anyio.IncompleteRead, anyio.BrokenResourceError, anyio.EndOfStream):
                 return
+
+
+def _respond_safely(head: bytes, pages: Pages) -> tuple[bool, _Reply]:
+    """Reply with 500 where a page cannot be made: a fault in an instrument ends no daemon."""
+    try:
+        return respond(head, pages)
+    except Exception:  # noqa: BLE001 - as the docstring says
+        _log.exception("page_failed")
+        return True, _Reply(HTTPStatus.INTERNAL_SERVER_ERROR, b"see the log\n")
 
 
 def respond(head: bytes, pages: Pages) -> tuple[bool, _Reply]:

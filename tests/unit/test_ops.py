@@ -1,10 +1,13 @@
 """The operator's port, spoken to in bytes."""
 
-from collections.abc import AsyncIterator
+import errno
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+import structlog.testing
+from anyio.abc import SocketStream
 from prometheus_client import CollectorRegistry, Counter
 
 from probe.errors import SettingsError
@@ -116,3 +119,37 @@ async def test_a_taken_port_is_refused_in_one_sentence() -> None:
     async with served(pages()) as port:
         with pytest.raises(SettingsError, match=f"127.0.0.1:{port} cannot be bound .*in use"):
             await bind("127.0.0.1", port)
+
+
+async def test_a_page_that_cannot_be_made_is_an_error_of_its_own() -> None:
+    def broken() -> str | None:
+        raise ZeroDivisionError
+
+    shown = Pages(CollectorRegistry(), live=broken, ready=lambda: None)
+    async with served(shown) as port:
+        with structlog.testing.capture_logs() as logs:
+            reply = await ask(port, b"GET /livez HTTP/1.1\r\n\r\n")
+        assert "200 OK" in await ask(port, b"GET /readyz HTTP/1.1\r\n\r\n")
+    assert reply.startswith("HTTP/1.1 500 ")
+    assert [entry["event"] for entry in logs] == ["page_failed"]
+
+
+async def test_running_out_of_descriptors_does_not_end_the_port(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("probe.ops.ACCEPT_PAUSE_S", 0.001)
+    listener = await bind("127.0.0.1", 0)
+    port = int(address_of(listener).removeprefix("127.0.0.1:"))
+    accept = listener.serve
+    refusals = iter([OSError(errno.EMFILE, "too many"), OSError(errno.ENFILE, "too many")])
+
+    async def refusing(handler: Callable[[SocketStream], Awaitable[None]]) -> None:
+        for refusal in refusals:
+            raise ExceptionGroup("", [refusal])
+        await accept(handler)
+
+    monkeypatch.setattr(listener, "serve", refusing)
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve, listener, pages())
+        assert "200 OK" in await ask(port, b"GET /livez HTTP/1.1\r\n\r\n")
+        group.cancel_scope.cancel()
