@@ -74,10 +74,10 @@ class Repository:
         Raises:
             DatabaseUnreachable: if the database does not answer.
         """
+        in_flight = select(deployments.c.rollout_id).where(deployments.c.rollout_id.is_not(None))
         failed = (
             select(routes.c.rollout_id, func.count())
-            .join(deployments, deployments.c.rollout_id == routes.c.rollout_id)
-            .where(routes.c.status.in_(_LOST))
+            .where(routes.c.rollout_id.in_(in_flight), routes.c.status.in_(_LOST))
             .group_by(routes.c.rollout_id)
         )
         async with self._database.read() as connection:

@@ -1,8 +1,7 @@
 """Opening the database, and the only two ways into it: `read` and `write`.
 
 Used by everything that needs SQL. A write transaction cannot be opened without passing the
-fence: first thing inside it, the lease's epoch must still be the caller's. What only one kind of
-database needs lives in this file and nowhere else.
+fence: first thing inside it, the lease's epoch must still be the caller's.
 """
 
 from collections import Counter
@@ -10,31 +9,25 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote
 
 import anyio
 from sqlalchemy import BigInteger, event, select
 from sqlalchemy.engine import URL, Connection, ExecutionContext, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.functions import FunctionElement
 
+from controller.db.sqlite import POOL_SIZE, WRITES, open_engine
 from controller.db.tables import leader_lease
 from controller.errors import DatabaseUnreachable, InvalidInput, LeaseLost
 
 LEASE_NAME: Final = "controller"
 """The lease that fences writes."""
-
-_WRITES: Final = "fleetpulse_writes"
-_BUSY_TIMEOUT_MS: Final = 5_000
-"""How long a writer of another process is waited for: a third of a lease."""
-_POOL_SIZE: Final = 5
-"""Connections of one process; SQLite spends a thread on each."""
 
 
 class now_ms(FunctionElement[int]):  # noqa: N801 - used like the SQL function it stands for
@@ -111,7 +104,7 @@ class Database:
         await anyio.lowlevel.checkpoint_if_cancelled()
         with self._plain_errors(), anyio.CancelScope(shield=True):
             async with self._engine.connect() as connection:
-                await connection.execution_options(**{_WRITES: writes})
+                await connection.execution_options(**{WRITES: writes})
                 async with connection.begin():
                     yield connection
 
@@ -125,7 +118,7 @@ class Database:
             yield
         except PoolTimeoutError as error:
             raise DatabaseUnreachable(
-                f"database {self._url!r}: all {_POOL_SIZE} connections are busy; see what holds it"
+                f"database {self._url!r}: all {POOL_SIZE} connections are busy; see what holds it"
             ) from error
         except IntegrityError:
             raise
@@ -193,21 +186,10 @@ def open_database(url: str, *, create: bool = False) -> Database:
     Raises:
         InvalidInput: if `url` cannot be read, or names a kind of database not spoken here.
     """
-    engine = create_async_engine(
-        _parse(url, create=create),
-        pool_size=_POOL_SIZE,
-        max_overflow=0,
-        pool_timeout=_BUSY_TIMEOUT_MS / 1000,
-        # The driver's own way of opening transactions starts them late and upgrades them:
-        # it lost 331 of 600 concurrent updates without an error. We say BEGIN ourselves.
-        connect_args={"isolation_level": None},
-    )
-    event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-    event.listen(engine.sync_engine, "begin", _begin_sqlite)
-    return Database(engine, url=url)
+    return Database(open_engine(_file_of(url), create=create), url=url)
 
 
-def _parse(url: str, *, create: bool) -> URL:
+def _file_of(url: str) -> str:
     parsed = _read_url(url) if "://" in url else URL.create("sqlite", database=url)
     backend = parsed.get_backend_name()
     if backend != "sqlite":
@@ -217,11 +199,7 @@ def _parse(url: str, *, create: bool) -> URL:
         )
     if not parsed.database or parsed.database == ":memory:":
         raise InvalidInput(f"database URL {url!r} names no file; write for example fleet.db")
-    return parsed.set(
-        drivername="sqlite+aiosqlite",
-        database=f"file:{quote(parsed.database)}",
-        query={"mode": "rwc" if create else "rw", "uri": "true"},
-    )
+    return parsed.database
 
 
 def _read_url(url: str) -> URL:
@@ -231,20 +209,3 @@ def _read_url(url: str) -> URL:
         raise InvalidInput(
             f"database URL {url!r} cannot be read; write for example sqlite:///fleet.db"
         ) from error
-
-
-def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
-    cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout = {_BUSY_TIMEOUT_MS}",  # first: the next one may have to wait
-        "journal_mode = WAL",  # readers and the writer do not wait for each other
-        "synchronous = NORMAL",  # with WAL: a power cut may lose the newest commits, no more
-        "foreign_keys = ON",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
