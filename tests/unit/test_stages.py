@@ -6,258 +6,21 @@ import anyio
 import pytest
 import structlog.testing
 
-from probe.bus import Poll
-from probe.errors import BusUnreachable, UnsupportedCheck
+from probe.errors import BusUnreachable
 from probe.health import ended
-from probe.ledger import BACKOFF_FIRST_S, Ledger, Lifeline
+from probe.ledger import BACKOFF_FIRST_S, Lifeline
 from probe.reasons import OutcomeKind, Reason
-from probe.refresh import AMNESIA_GRACE_S, REJECTED_LOG_PERIOD_S, Refresh
-from probe.scheduler import Check, Scheduler
-from probe.stages import (
-    LOGGED_CHANGES_MAX,
-    Flusher,
-    Heartbeat,
-    Prober,
-    Refresher,
-    Ticker,
-    repeat,
-    supervise,
-)
-from probe.sweep import Sweep
-from probe.wire import (
-    PARTITIONS,
-    TARGET_TTL_S,
-    Keys,
-    ReplicaHealthStatus,
-    ReplicaId,
-    ReplicaProbeTarget,
-    decode_heartbeat,
-    decode_status,
-    encode,
-    partition_of,
-)
-from tests.fakes.bus import FakeBus, FakeServer
-from tests.fakes.entries import replica, status, target
-from tests.fakes.wire import PASSED, REFUSED, FakeWire
-
-LATE_S = 5.0
-FULL_ROUND = 30
-"""Polls until everything was read again, here."""
-
-
-def admit(entry: ReplicaProbeTarget) -> None:
-    if entry.scheme != "http":
-        raise UnsupportedCheck(f"scheme: {entry.scheme!r} is not supported yet; use 'http'")
-
-
-class Rig:
-    """One prober on doubles."""
-
-    def __init__(self) -> None:
-        self.now = 5000.0
-        self.server = FakeServer()
-        self.keys = Keys()
-        self.wire = FakeWire()
-        self.ledger = Ledger()
-        self.sweep = Sweep(Scheduler(), self.wire, clock=self.clock, max_in_flight=1000)
-        self.life = Lifeline(self.ledger, clock=self.clock, backoff_max_s=2.0)
-        self.prober = Prober(
-            instance="p-1",
-            bus=FakeBus(self.server),
-            sweep=self.sweep,
-            lifeline=self.life,
-            ledger=self.ledger,
-            clock=self.clock,
-        )
-        refresh = Refresh(
-            range(PARTITIONS), polls_per_round=FULL_ROUND, admit=admit, ledger=self.ledger
-        )
-        self.refresher = Refresher(self.prober, refresh, poll_s=1.0)
-        self.flusher = Flusher(self.prober, self.keys, count=2, wait_s=0.2, late_s=LATE_S)
-        self.ticker = Ticker(self.prober, after=self.flusher.look)
-        self.heartbeat = Heartbeat(self.prober, self.ticker, partitions=(0, 1), version="0.1.0")
-
-    def clock(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass, in process and on the bus."""
-        end = self.now + seconds
-        while self.now < end - 1e-9:
-            step = min(0.01, end - self.now)
-            self.now += step
-            self.server.now_s += step
-            self.ticker.tick(self.now, late_s=0.0)
-
-    def remove(self, replica_id: ReplicaId) -> None:
-        """Take a target off the bus as a controller does."""
-        partition = partition_of(replica_id)
-        del self.server.sets[self.keys.index(partition)][replica_id]
-        del self.server.strings[self.keys.target(replica_id)]
-        self.server.versions[partition] += 1
-
-    def watched(self) -> set[ReplicaId]:
-        return {check.replica_id for check in self.sweep.scheduler}
-
-    def check(self, number: int) -> Check:
-        return next(c for c in self.sweep.scheduler if c.replica_id == replica(number))
-
-    def status(self, number: int) -> ReplicaHealthStatus | None:
-        value = self.server.get(self.keys.status(replica(number)))
-        return None if value is None else decode_status(value)
-
-    async def polls(self, count: int) -> None:
-        for _ in range(count):
-            self.now += 1.0
-            self.server.now_s += 1.0
-            await self.refresher.step()
+from probe.stages import LOGGED_CHANGES_MAX, repeat, supervise
+from probe.wire import decode_heartbeat
+from tests.fakes.bus import FakeBus
+from tests.fakes.entries import replica, target
+from tests.fakes.rig import LATE_S, Rig
+from tests.fakes.wire import PASSED, REFUSED
 
 
 @pytest.fixture
 def rig() -> Rig:
     return Rig()
-
-
-class TestRefresher:
-    async def test_everything_is_read_at_first(self, rig: Rig) -> None:
-        for number in range(20):
-            rig.server.put_target(target(number))
-        assert not rig.refresher.loaded.is_set()
-        await rig.refresher.step()
-        assert rig.watched() == {replica(number) for number in range(20)}
-        assert rig.refresher.loaded.is_set()
-
-    async def test_a_new_target_is_watched_at_the_next_poll(self, rig: Rig) -> None:
-        await rig.refresher.step()
-        rig.server.put_target(target(1))
-        await rig.refresher.step()
-        assert rig.watched() == {replica(1)}
-
-    async def test_a_removed_target_is_dropped_at_the_next_poll(self, rig: Rig) -> None:
-        rig.server.put_target(target(1))
-        await rig.refresher.step()
-        rig.remove(replica(1))
-        await rig.refresher.step()
-        assert rig.watched() == set()
-
-    async def test_an_unannounced_change_is_found_within_a_round(self, rig: Rig) -> None:
-        rig.server.put_target(target(1))
-        await rig.refresher.step()
-        rig.server.set(rig.keys.target(replica(1)), encode(target(1, inference_port=9000)))
-        await rig.polls(FULL_ROUND)
-        assert rig.check(1).target.inference_port == 9000
-
-    async def test_an_expired_target_is_dropped_within_a_round(self, rig: Rig) -> None:
-        rig.server.put_target(target(1))
-        await rig.refresher.step()
-        rig.server.now_s += TARGET_TTL_S
-        await rig.polls(FULL_ROUND)
-        assert rig.watched() == set()
-
-    async def test_a_new_target_takes_over_the_streak_on_the_bus(self, rig: Rig) -> None:
-        """R-62."""
-        seed = status(1, consecutive_successes=7, seq=41, last_check=rig.server.now_s - 2)
-        rig.server.set(rig.keys.status(replica(1)), encode(seed))
-        rig.server.put_target(target(1))
-        await rig.refresher.step()
-        assert rig.check(1).streak.healthy
-        assert rig.check(1).streak.consecutive_successes == 7
-        assert rig.check(1).seq == 41
-
-    async def test_an_unusable_target_costs_its_neighbours_nothing(self, rig: Rig) -> None:
-        rig.server.put_target(target(1))
-        rig.server.put_target(target(2))
-        rig.server.put_target(target(3, scheme="https"))
-        rig.server.set(rig.keys.target(replica(2)), b"{")
-        await rig.refresher.step()
-        assert rig.watched() == {replica(1)}
-        assert rig.ledger.rejected == {"malformed": 1, "unsupported_check": 1}
-
-    async def test_an_unusable_target_is_logged_once_an_hour(self, rig: Rig) -> None:
-        rig.server.put_target(target(2))
-        rig.server.set(rig.keys.target(replica(2)), b"{")
-        with structlog.testing.capture_logs() as logs:
-            await rig.polls(2 * FULL_ROUND)
-            assert len(logs) == 1
-            assert logs[0]["event"] == "target_rejected"
-            assert logs[0]["replica"] == replica(2)
-            rig.now += REJECTED_LOG_PERIOD_S
-            await rig.polls(FULL_ROUND)
-        assert len(logs) == 2
-        assert rig.ledger.rejected["malformed"] > 2
-
-    async def test_while_the_bus_is_away_targets_outlive_their_time(self, rig: Rig) -> None:
-        """S17."""
-        rig.server.put_target(target(1))
-        await rig.refresher.step()
-        rig.server.away = True
-        rig.now += 2 * TARGET_TTL_S
-        with pytest.raises(BusUnreachable):
-            await rig.refresher.step()
-        assert rig.watched() == {replica(1)}
-        assert rig.ledger.bus_errors == 1
-        assert not rig.life.up
-
-    async def test_each_poll_reads_about_as_much(self, rig: Rig) -> None:
-        """S18."""
-        await rig.refresher.step()
-        before = rig.server.round_trips
-        await rig.polls(FULL_ROUND)
-        assert rig.server.round_trips - before == 2 * FULL_ROUND
-
-
-class TestAmnesia:
-    """S4: a bus that comes back empty takes no target from us."""
-
-    async def test_targets_stay_when_the_bus_comes_back_empty(self, rig: Rig) -> None:
-        rig.server.put_target(target(1))
-        rig.server.set(rig.keys.epoch, b"first")
-        await rig.refresher.step()
-        rig.server.forget_everything()
-        await rig.polls(5 * FULL_ROUND)
-        assert rig.watched() == {replica(1)}
-
-    async def test_targets_stay_without_an_epoch_when_versions_fall(self, rig: Rig) -> None:
-        rig.server.put_target(target(1))
-        await rig.refresher.step()
-        rig.server.forget_everything()
-        await rig.polls(FULL_ROUND)
-        assert rig.watched() == {replica(1)}
-
-    async def test_a_partition_filled_again_loses_none_until_the_grace_is_over(
-        self, rig: Rig
-    ) -> None:
-        first, second = target(1), target(2)
-        rig.server.put_target(first)
-        rig.server.put_target(second)
-        rig.server.set(rig.keys.epoch, b"first")
-        await rig.refresher.step()
-        rig.server.forget_everything()
-        rig.server.set(rig.keys.epoch, b"second")
-        for partition in range(PARTITIONS):
-            rig.server.versions[partition] = 1
-        rig.server.put_target(first)
-        await rig.polls(int(AMNESIA_GRACE_S))
-        assert rig.watched() == {replica(1), replica(2)}
-        await rig.polls(FULL_ROUND + 1)
-        assert rig.watched() == {replica(1)}
-
-    async def test_a_partition_nobody_fills_is_given_up_after_an_hour(self, rig: Rig) -> None:
-        rig.server.put_target(target(1))
-        await rig.refresher.step()
-        rig.server.forget_everything()
-        await rig.refresher.step()
-        rig.now += TARGET_TTL_S
-        await rig.polls(FULL_ROUND)
-        assert rig.watched() == set()
-
-    async def test_it_is_said_once(self, rig: Rig) -> None:
-        rig.server.put_target(target(1))
-        await rig.refresher.step()
-        rig.server.forget_everything()
-        with structlog.testing.capture_logs() as logs:
-            await rig.polls(3)
-        assert [entry["event"] for entry in logs] == ["bus_lost_memory"]
 
 
 class TestFlusher:
@@ -481,16 +244,6 @@ class TestSupervision:
         assert starts.count("sound") == 1
         assert rig.ledger.restarts["faulty"] >= 2
         assert {entry["stage"] for entry in logs} == {"faulty"}
-
-
-def test_a_poll_reads_partitions_in_rotation() -> None:
-    refresh = Refresh(range(PARTITIONS), polls_per_round=30, admit=admit, ledger=Ledger())
-    poll = Poll(versions={}, epoch=None, time_s=0.0)
-    for partition in refresh.wanted(poll, 0.0):
-        refresh.took(partition, [], poll)
-    rounds = [refresh.wanted(poll, float(n)) for n in range(30)]
-    assert {partition for wanted in rounds for partition in wanted} == set(range(PARTITIONS))
-    assert {len(wanted) for wanted in rounds} == {3}
 
 
 async def until(condition: Callable[[], bool], *, within_s: float = 5.0) -> None:
