@@ -106,13 +106,9 @@ async def _put_together(settings: Settings, *, once: bool) -> _Parts:
     judge = StatusJudge(ConnectPolicy.of(settings.allow))
     loop = asyncio.get_running_loop()
     wire = HttpPool(judge, loop=loop, max_open=room.max_open, max_kept=room.max_kept)
-    ledger = Ledger()
-    keys = Keys(settings.key_prefix)
-    bus = ProbeBus(
-        connect(settings.redis_url, timeout_s=settings.bus_timeout_s),
-        keys,
-        timeout_s=settings.bus_timeout_s,
-    )
+    ledger, keys = Ledger(), Keys(settings.key_prefix)
+    timeout_s = settings.bus_timeout_s
+    bus = ProbeBus(connect(settings.redis_url, timeout_s=timeout_s), keys, timeout_s=timeout_s)
     prober = Prober(
         instance=settings.instance or f"{socket.gethostname()}-{os.getpid()}",
         bus=bus,
