@@ -1,7 +1,7 @@
 """A real database for every test: the migrated schema, copied from one template per process.
 
 Migrating takes 40 ms, copying the file under 1 ms. The fixtures are taken up by the conftest of
-the folders that need them; issue C adds its server as a second value of `database_url`.
+the folders that need them; another dialect is another value of `database_url`.
 """
 
 import shutil
