@@ -21,15 +21,23 @@ SERVERS: Final = ("valkey", "valkey-lua", "valkey-pipeline", "redis7")
 """The servers that the bus must work on: by what each offers for writing in bulk."""
 
 
-def redis7_binary() -> Path:
-    """Return Debian's Redis 7; without it the test is skipped, or fails where CI promised it."""
-    found = shutil.which("redis-server")
+def program(name: str, *, package: str) -> Path:
+    """Return a program of Debian's; without it the test is skipped, or fails where CI promised it.
+
+    `package` is what installs it.
+    """
+    found = shutil.which(name)
     if found is None:
-        reason = "redis-server is not on PATH: apt-get install redis-server"
+        reason = f"{name} is not on PATH: apt-get install {package}"
         if os.environ.get("CI") == "true":
             pytest.fail(reason)
         pytest.skip(reason)
     return Path(found)
+
+
+def redis7_binary() -> Path:
+    """Return Debian's Redis 7."""
+    return program("redis-server", package="redis-server")
 
 
 class Services:
