@@ -1,7 +1,6 @@
 """`fleetpulse up`: the whole system on this machine, with a simulated fleet."""
 
 import json
-import shutil
 import signal
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from controller.db.repository import Repository
 from controller.db.session import open_database
 from controller.provision.fleet.client import FleetClient
 from controller.service import Service
+from controller.up.janitor import Janitor
 from controller.up.sight import Sight, Summary
 from controller.up.stack import Stack
 from controller.up.tour import Tour
@@ -53,12 +53,13 @@ def up(replicas: int, chaos: bool, for_s: float | None, as_json: bool) -> None: 
     started = time.monotonic()
     logs.configure()
     directory = Path(tempfile.mkdtemp(prefix="fleetpulse-"))
+    janitor = Janitor(directory)
     stack = Stack(directory)
     try:
         summary = run(lambda: _Run(stack, started, replicas, chaos=chaos).until(for_s))
     finally:
         stack.stop()
-        shutil.rmtree(directory, ignore_errors=True)
+        janitor.close()
     if as_json:
         click.echo(msgspec.json.encode(summary).decode())
     else:
