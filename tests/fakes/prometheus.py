@@ -80,8 +80,9 @@ class Prometheus:
 
         Fails with the server's words where it cannot evaluate `expr`.
         """
-        asked = {"query": expr, "start": since, "end": until, "step": 1}
-        data = await self._get("/api/v1/query_range", asked)
+        data = await self._get(
+            "/api/v1/query_range", {"query": expr, "start": since, "end": until, "step": 1}
+        )
         found: Sequence[Any] = data["result"]
         return found
 

@@ -1,0 +1,259 @@
+"""Every alert fires for its fault, for nothing else, and not before its time."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+import pytest
+
+from tests.fakes.prometheus import promtool
+
+RULES: Final = Path(__file__).parents[2] / "grafana" / "rules.yml"
+NAMES: Final = frozenset(re.findall(r"- alert: (\w+)", RULES.read_text(encoding="utf-8")))
+
+STEP_S: Final = 15
+BREAK: Final = 40
+"""Samples before the fault: 10 minutes."""
+LENGTH: Final = 120
+AFTER: Final = LENGTH - BREAK - 1
+
+P: Final = 'job="prober", instance="p1"'
+C: Final = 'job="controller", instance="c1"'
+CHAT: Final = 'deployment="chat"'
+
+
+def stays(value: float) -> str:
+    return f"{value}x{LENGTH}"
+
+
+def grows(step: int) -> str:
+    return f"0+{step}x{LENGTH}"
+
+
+def turns(before: float, after: float) -> str:
+    return f"{before}x{BREAK} {after}x{AFTER}"
+
+
+def stalls(step: int) -> str:
+    """Grow, then not."""
+    return f"0+{step}x{BREAK} {step * BREAK}x{AFTER}"
+
+
+def breaks_out(step: int) -> str:
+    """Stay 0, then grow."""
+    return f"0x{BREAK} 0+{step}x{AFTER}"
+
+
+def ends(value: float) -> str:
+    return f"{value}x{BREAK} stale"
+
+
+def ages() -> str:
+    """Be 10 s, then grow with the time."""
+    return f"10x{BREAK} 10+{STEP_S}x{AFTER}"
+
+
+# Ten targets at 10 s, all well: 15 probes in every 15 s.
+HEALTHY: Final[Mapping[str, str]] = {
+    f"partitions_owned{{{P}}}": stays(64),
+    f"bus_up{{{P}}}": stays(1),
+    f'targets{{{P}, {CHAT}, state="healthy"}}': stays(10),
+    f'targets{{{P}, {CHAT}, state="unhealthy"}}': stays(0),
+    f'targets{{{P}, {CHAT}, state="unknown"}}': stays(0),
+    f"oldest_result_age_seconds{{{P}, {CHAT}}}": stays(10),
+    f'probes_total{{{P}, {CHAT}, outcome="passed"}}': grows(15),
+    f'schedule_lag_seconds_bucket{{{P}, le="0.02"}}': grows(15),
+    f'schedule_lag_seconds_bucket{{{P}, le="1.0"}}': grows(15),
+    f'schedule_lag_seconds_bucket{{{P}, le="+Inf"}}': grows(15),
+    f'probes_skipped_total{{{P}, cause="late"}}': stays(0),
+    f'probes_skipped_total{{{P}, cause="overlap"}}': grows(1),
+    f'probe_failures_total{{{P}, reason="POLICY_DENIED"}}': stays(0),
+    f'probe_failures_total{{{P}, reason="LOCAL_FDS"}}': stays(0),
+    f'probe_failures_total{{{P}, reason="CONNECT_REFUSED"}}': grows(1),
+    f"leader{{{C}}}": stays(1),
+    f'incident_active{{{C}, kind="bus_unreachable"}}': stays(0),
+    f'incident_active{{{C}, kind="breaker"}}': stays(0),
+    f"database_errors_total{{{C}}}": stays(0),
+    f'invariant_violations_total{{{C}, invariant="I1_ready_floor"}}': stays(0),
+    f'reconcile_last_success_timestamp_seconds{{{C}, handler="evict"}}': grows(STEP_S),
+    f"replicas_wanted{{{C}, {CHAT}}}": stays(10),
+    f'routes{{{C}, {CHAT}, state="ready"}}': stays(10),
+}
+
+
+class Story(NamedTuple):
+    what: str
+    after_min: float
+    """Minutes since the fault began."""
+    fires: set[str]
+    changes: Mapping[str, str]
+
+
+def without(prefix: str) -> dict[str, str]:
+    """End every series of one daemon."""
+    return {
+        name: f"{s.split('x')[0]}x{BREAK} stale" for name, s in HEALTHY.items() if prefix in name
+    }
+
+
+AGE, PASSED = (
+    f"oldest_result_age_seconds{{{P}, {CHAT}}}",
+    f'probes_total{{{P}, {CHAT}, outcome="passed"}}',
+)
+BUS, BUS_AWAY = f"bus_up{{{P}}}", f'incident_active{{{C}, kind="bus_unreachable"}}'
+READY, REPLICAS = f'routes{{{C}, {CHAT}, state="ready"}}', f"replicas_wanted{{{C}, {CHAT}}}"
+DEADLINE = f"rollout_deadline_timestamp_seconds{{{C}, {CHAT}}}"
+BLOCKED = f'evictions_blocked_total{{{C}, cause="budget"}}'
+
+STORIES: Final = (
+    Story("all is well", 15, set(), {}),
+    Story("no prober for 30 s", 0.5, set(), without(P)),
+    Story("no prober", 2, {"FleetpulseNoProber"}, without(P)),
+    Story("one target of ten is never visited", 4, set(), {AGE: ages()}),
+    Story(
+        "one target of ten is never visited, later",
+        7,
+        {"FleetpulseTargetsNotVisited"},
+        {AGE: ages()},
+    ),
+    Story(
+        "nothing is visited", 11, {"FleetpulseTargetsNotVisited"}, {AGE: ages(), PASSED: stalls(15)}
+    ),
+    Story("a hung target's result is a timeout late", 15, set(), {AGE: turns(10, 25)}),
+    Story(
+        "the interval becomes 60 s",
+        5,
+        set(),
+        {AGE: turns(10, 60), PASSED: f"0+15x{BREAK} 600+2.5x{AFTER}"},
+    ),
+    Story(
+        "the interval was 60 s",
+        15,
+        set(),
+        {AGE: turns(10, 60), PASSED: f"0+15x{BREAK} 600+2.5x{AFTER}"},
+    ),
+    Story(
+        "half of a deployment fails",
+        6,
+        {"FleetpulseDeploymentUnhealthy"},
+        {
+            f'targets{{{P}, {CHAT}, state="healthy"}}': turns(10, 5),
+            f'targets{{{P}, {CHAT}, state="unhealthy"}}': turns(0, 5),
+        },
+    ),
+    Story("replicas are missing for a while", 10, set(), {READY: turns(10, 9)}),
+    Story("replicas are missing", 16, {"FleetpulseReplicasMissing"}, {READY: turns(10, 9)}),
+    Story("no replica is ready", 16, {"FleetpulseReplicasMissing"}, {READY: ends(10)}),
+    Story("scaled to nothing", 16, set(), {READY: ends(10), REPLICAS: turns(10, 0)}),
+    Story(
+        "probes start late",
+        11,
+        {"FleetpulseProberCannotKeepUp"},
+        {f'schedule_lag_seconds_bucket{{{P}, le="0.02"}}': stalls(15)},
+    ),
+    Story(
+        "rounds are skipped",
+        6,
+        {"FleetpulseProberCannotKeepUp"},
+        {f'probes_skipped_total{{{P}, cause="late"}}': breaks_out(1)},
+    ),
+    Story(
+        "no file descriptors",
+        6,
+        {"FleetpulseProberImpaired"},
+        {f'probe_failures_total{{{P}, reason="LOCAL_FDS"}}': breaks_out(3)},
+    ),
+    Story(
+        "addresses that are not allowed",
+        3,
+        {"FleetpulsePolicyDenied"},
+        {f'probe_failures_total{{{P}, reason="POLICY_DENIED"}}': breaks_out(1)},
+    ),
+    Story(
+        "entries that do not decode",
+        3,
+        {"FleetpulseTargetsRejected"},
+        {f'targets_rejected_total{{{P}, reason="malformed"}}': f"_x{BREAK} 1+1x{AFTER}"},
+    ),
+    Story("the bus is away for 30 s", 0.5, set(), {BUS: turns(1, 0)}),
+    Story("the prober has no bus", 2, {"FleetpulseBusAway"}, {BUS: turns(1, 0)}),
+    Story(
+        "the controller has no bus",
+        4,
+        {"FleetpulseBusAway", "FleetpulseHold"},
+        {BUS_AWAY: turns(0, 1)},
+    ),
+    Story(
+        "HOLD while a restart settles",
+        2,
+        set(),
+        {f'incident_active{{{C}, kind="breaker"}}': turns(0, 1)},
+    ),
+    Story("HOLD", 4, {"FleetpulseHold"}, {f'incident_active{{{C}, kind="breaker"}}': turns(0, 1)}),
+    Story("nobody leads", 2, {"FleetpulseNoLeader"}, {f"leader{{{C}}}": turns(1, 0)}),
+    Story("no controller", 2, {"FleetpulseNoLeader"}, without(C)),
+    Story(
+        "no database",
+        4,
+        {"FleetpulseDatabaseAway"},
+        {f"database_errors_total{{{C}}}": breaks_out(7)},
+    ),
+    Story(
+        "an invariant is broken once",
+        1,
+        {"FleetpulseInvariantViolated"},
+        {f'invariant_violations_total{{{C}, invariant="I1_ready_floor"}}': turns(0, 1)},
+    ),
+    Story(
+        "a handler stands still",
+        6,
+        {"FleetpulseReconcileStuck"},
+        {f'reconcile_last_success_timestamp_seconds{{{C}, handler="evict"}}': stalls(STEP_S)},
+    ),
+    Story(
+        "a poisoned deployment",
+        12,
+        {"FleetpulseReconcileFails"},
+        {f'reconcile_failures_total{{{C}, handler="deploying"}}': f"_x{BREAK} 1+1x{AFTER}"},
+    ),
+    Story("a rollout with time", 5, set(), {DEADLINE: f"_x{BREAK} {10 * 60 + 7200}x{AFTER}"}),
+    Story("a short rollout", 1, set(), {DEADLINE: f"_x{BREAK} {10 * 60 + 300}x{AFTER}"}),
+    Story(
+        "a rollout near its end",
+        5,
+        {"FleetpulseRolloutNearDeadline"},
+        {DEADLINE: f"_x{BREAK} {10 * 60 + 660}x{AFTER}"},
+    ),
+    Story("a budget that is spent for a while", 10, set(), {BLOCKED: f"_x{BREAK} 1+1x{AFTER}"}),
+    Story(
+        "a floor that is reached",
+        17,
+        {"FleetpulseEvictionsBlocked"},
+        {BLOCKED: f"_x{BREAK} 1+1x{AFTER}"},
+    ),
+)
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.what)
+def test_a_fault_raises_its_alert_and_no_other(story: Story, tmp_path: Path) -> None:
+    """R-65 among them."""
+    series = [
+        {"series": f"fleetpulse_{name}", "values": values}
+        for name, values in {**HEALTHY, **story.changes}.items()
+    ]
+    firing = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(story.fires)]
+    question = {
+        "expr": 'group by (alertname) (ALERTS{alertstate="firing"})',
+        "eval_time": f"{BREAK * STEP_S + int(story.after_min * 60)}s",
+        "exp_samples": firing,
+    }
+    test = {"interval": f"{STEP_S}s", "input_series": series, "promql_expr_test": [question]}
+    file = tmp_path / "story.yml"  # JSON is YAML
+    file.write_bytes(msgspec.json.encode({"rule_files": [str(RULES)], "tests": [test]}))
+    promtool("test", "rules", file)
+
+
+def test_every_alert_has_a_story() -> None:
+    assert set().union(*(story.fires for story in STORIES)) == NAMES
