@@ -1,0 +1,336 @@
+"""The coordinator: one cycle for every handler, one poisoned entity never more than itself."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import structlog.testing
+
+from controller.db.repository import Repository
+from controller.db.session import Database
+from controller.errors import LeaseLost, ProvisionError
+from controller.model import (
+    Decision,
+    Deployment,
+    DeploymentChange,
+    Health,
+    Note,
+    Route,
+    RouteChange,
+    Traffic,
+)
+from controller.reconcile.handler import Applied, Mark, Plan, Schedule, World
+from tests.fakes.database import a_deployment, change, new_routes, running_routes, waiting
+from tests.fakes.reconcile import EachDeployment, EachRoute, Ticks, plan_of
+
+
+@pytest.fixture
+async def routes(repository: Repository, deployment: Deployment, epoch: int) -> tuple[Route, ...]:
+    return await running_routes(repository, deployment, 4, epoch=epoch)
+
+
+def degrade(routes: Sequence[Route]) -> Plan:
+    return plan_of(*(change(route, health=Health.DEGRADED) for route in routes))
+
+
+def nothing(routes: Sequence[Route]) -> Plan:
+    del routes
+    return Plan()
+
+
+async def healths(repository: Repository) -> list[Health]:
+    return [route.health for route in (await repository.observe()).routes]
+
+
+class TestPoison:
+    async def test_a_poisoned_route_fails_alone_and_is_told_in_history(
+        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+    ) -> None:
+        """R-15"""
+        poison = routes[2].id
+
+        def decide(given: Sequence[Route]) -> Plan:
+            if poison in {route.id for route in given}:
+                raise ZeroDivisionError("a bug")
+            return degrade(given)
+
+        ticks = Ticks(repository, EachRoute(decide))
+        with structlog.testing.capture_logs() as logs:
+            assert await ticks.runner.tick(epoch=epoch) == 3
+        expected = [Health.DEGRADED] * 4
+        expected[2] = Health.HEALTHY
+        assert await healths(repository) == expected
+        assert ticks.failures("each_route") == 1
+        assert [entry["event"] for entry in logs] == ["routes_failed"]
+        newest = (await repository.history_of(poison))[0]
+        assert (newest.result, newest.error_code) == ("failure", "INTERNAL_ERROR")
+        assert newest.message == "ZeroDivisionError: a bug"
+
+    async def test_a_handler_that_cannot_be_divided_fails_as_one(
+        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+    ) -> None:
+        """R-15"""
+        asked: list[int] = []
+
+        class Whole(EachRoute):
+            divisible = False
+
+        def decide(given: Sequence[Route]) -> Plan:
+            asked.append(len(given))
+            raise ZeroDivisionError
+
+        ticks = Ticks(repository, Whole(decide))
+        with structlog.testing.capture_logs():
+            assert await ticks.runner.tick(epoch=epoch) == 0
+        assert asked == [len(routes)]
+
+    async def test_a_handler_that_breaks_does_not_end_the_tick(
+        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+    ) -> None:
+        """R-15"""
+
+        class Broken(EachRoute):
+            def select(self, world: World) -> Sequence[Route]:
+                raise ZeroDivisionError
+
+        ticks = Ticks(repository, Broken(nothing, name="broken"), EachRoute(degrade))
+        with structlog.testing.capture_logs() as logs:
+            assert await ticks.runner.tick(epoch=epoch) == len(routes)
+        assert ticks.failures("broken") == 1
+        assert ticks.failures("each_route") is None
+        assert [entry["event"] for entry in logs] == ["handler_failed"]
+
+    async def test_a_poisoned_deployment_fails_alone(
+        self, database: Database, repository: Repository, deployment: Deployment, epoch: int
+    ) -> None:
+        """R-15"""
+        second = await a_deployment(database, "second")
+
+        def decide(given: Deployment) -> Decision:
+            if given.id == deployment.id:
+                raise ZeroDivisionError
+            return Decision(deployment=given, create=new_routes(given, 2))
+
+        ticks = Ticks(repository, EachDeployment(decide))
+        with structlog.testing.capture_logs() as logs:
+            assert await ticks.runner.tick(epoch=epoch) == 2
+        seen = (await repository.observe()).routes
+        assert {route.deployment_id for route in seen} == {second.id}
+        assert [(each["event"], each["deployment"]) for each in logs] == [
+            ("deployment_failed", "demo")
+        ]
+
+    async def test_who_cannot_tell_changes_nothing_and_says_so_once(
+        self, repository: Repository, deployment: Deployment, routes: tuple[Route, ...], epoch: int
+    ) -> None:
+        """R-05: a provisioner that cannot be asked is no bug, and nobody's death."""
+
+        def decide(given: Sequence[Route]) -> Plan:
+            raise ProvisionError(f"the engine is away, {len(given)} routes wait")
+
+        ticks = Ticks(repository, EachRoute(decide))
+        with structlog.testing.capture_logs() as logs:
+            assert await ticks.runner.tick(epoch=epoch) == 0
+        assert await healths(repository) == [Health.HEALTHY] * len(routes)
+        assert ticks.failures("each_route") is None
+        assert [entry["event"] for entry in logs] == ["handler_cannot_tell"]
+        newest = (await repository.history_of(deployment.id))[0]
+        assert newest.message == f"the engine is away, {len(routes)} routes wait"
+
+    async def test_a_lost_lease_ends_everything(
+        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+    ) -> None:
+        later = EachRoute(nothing, name="later")
+        ticks = Ticks(repository, EachRoute(degrade), later)
+        with pytest.raises(LeaseLost):
+            await ticks.runner.tick(epoch=epoch + 1)
+        assert later.runs == 0
+        assert await healths(repository) == [Health.HEALTHY] * len(routes)
+
+
+class TestHistory:
+    async def test_notes_made_while_deciding_are_written_beside_the_changes(
+        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+    ) -> None:
+        """R-06: also for the last route, and for one that does not change."""
+
+        def decide(given: Sequence[Route]) -> Plan:
+            notes = [
+                Note(
+                    deployment_id=route.deployment_id,
+                    route_id=route.id,
+                    category="each_route",
+                    message="waits",
+                    result="skipped",
+                )
+                for route in given[1:]
+            ]
+            return Plan(changes=degrade(given[:1]).changes, notes=tuple(notes))
+
+        await Ticks(repository, EachRoute(decide)).runner.tick(epoch=epoch)
+        results = [(await repository.history_of(route.id))[0].result for route in routes]
+        assert results == ["success", "skipped", "skipped", "skipped"]
+
+    async def test_a_decision_that_only_notes_is_written(
+        self, repository: Repository, deployment: Deployment, epoch: int
+    ) -> None:
+        """R-06, R-19"""
+        handler = EachDeployment(lambda d: Decision(deployment=d, notes=(waiting(d),)))
+        await Ticks(repository, handler).runner.tick(epoch=epoch)
+        newest = (await repository.history_of(deployment.id))[0]
+        assert (newest.result, newest.message) == ("skipped", "waiting for replicas")
+
+
+class TestAfterCommit:
+    async def test_a_handler_is_told_what_was_written_and_what_was_lost(
+        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+    ) -> None:
+        """R-21"""
+        stale = replace(routes[0], version=routes[0].version - 1)
+        handler = EachRoute(lambda given: degrade([stale, *given[1:]]))
+        await Ticks(repository, handler).runner.tick(epoch=epoch)
+        (told,) = handler.told
+        assert told.lost == (stale.id,)
+        assert [each.route.id for each in told.changes] == [route.id for route in routes[1:]]
+        assert (await repository.history_of(stale.id))[0].category != "test"
+
+    async def test_what_others_see_is_told_after_the_commit(
+        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+    ) -> None:
+        """R-57"""
+        seen: list[list[Health]] = []
+
+        class Publishes(EachRoute):
+            async def after(self, world: World, applied: Applied) -> None:
+                seen.append(await healths(repository))
+
+        await Ticks(repository, Publishes(degrade)).runner.tick(epoch=epoch)
+        assert seen == [[Health.DEGRADED] * len(routes)]
+
+    async def test_nothing_is_told_when_the_commit_fails(
+        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+    ) -> None:
+        """R-57"""
+        handler = EachRoute(degrade)
+        with pytest.raises(LeaseLost):
+            await Ticks(repository, handler).runner.tick(epoch=epoch + 1)
+        assert handler.told == []
+        assert routes
+
+    async def test_a_decision_over_an_older_deployment_is_lost_and_not_a_failure(
+        self, repository: Repository, deployment: Deployment, epoch: int
+    ) -> None:
+        """R-17"""
+
+        def decide(given: Deployment) -> Decision:
+            moved = DeploymentChange(
+                category="test", message="moves", lifecycle=given.lifecycle, sub_step=given.sub_step
+            )
+            return Decision(deployment=replace(given, version=given.version - 1), change=moved)
+
+        before = await repository.history_of(deployment.id)
+        ticks = Ticks(repository, EachDeployment(decide))
+        with structlog.testing.capture_logs() as logs:
+            assert await ticks.runner.tick(epoch=epoch) == 0
+        assert [entry["event"] for entry in logs] == ["decision_lost"]
+        assert ticks.failures("each_deployment") is None
+        assert await repository.history_of(deployment.id) == before
+
+
+class TestTime:
+    async def test_nothing_due_reads_nothing(
+        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+    ) -> None:
+        """R-04"""
+        handler = EachRoute(nothing)
+        ticks = Ticks(repository, handler)
+        await ticks.runner.tick(epoch=epoch)
+        await ticks.runner.tick(epoch=epoch)
+        assert handler.runs == 1
+        assert routes
+        ticks.now_s += handler.schedule.period_s
+        await ticks.runner.tick(epoch=epoch)
+        assert handler.runs == 2
+
+    async def test_a_mark_wakes_its_consumers_after_their_shortest_pause(
+        self, repository: Repository, epoch: int
+    ) -> None:
+        """R-49"""
+        schedule = Schedule(period_s=60.0, on_mark_s=5.0, consumes=frozenset({Mark.HEALTH}))
+        woken = EachRoute(nothing, name="woken", schedule=schedule)
+        deaf = EachRoute(nothing, name="deaf", schedule=replace(schedule, consumes=frozenset()))
+        ticks = Ticks(repository, woken, deaf)
+        await ticks.runner.tick(epoch=epoch)
+        ticks.runner.mark(Mark.HEALTH)
+        assert ticks.runner.next_at() == ticks.now_s + 5.0
+        await ticks.runner.tick(epoch=epoch)
+        assert (woken.runs, deaf.runs) == (1, 1)
+        ticks.now_s += 5.0
+        await ticks.runner.tick(epoch=epoch)
+        assert (woken.runs, deaf.runs) == (2, 1)
+        assert ticks.runner.next_at() == ticks.now_s + 55.0
+
+    async def test_a_change_marks_for_others_and_no_change_marks_for_nobody(
+        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+    ) -> None:
+        """R-49"""
+        first = EachRoute(
+            degrade,
+            name="first",
+            schedule=Schedule(period_s=1.0, produces=frozenset({Mark.READINESS})),
+        )
+        second = EachRoute(
+            nothing,
+            name="second",
+            schedule=Schedule(period_s=60.0, on_mark_s=0.0, consumes=frozenset({Mark.READINESS})),
+        )
+        ticks = Ticks(repository, second, first)
+        await ticks.runner.tick(epoch=epoch)
+        assert second.runs == 1
+        await ticks.runner.tick(epoch=epoch)
+        assert second.runs == 2
+        assert routes
+        first.plan = nothing
+        ticks.now_s += 1.0
+        await ticks.runner.tick(epoch=epoch)
+        await ticks.runner.tick(epoch=epoch)
+        assert second.runs == 2
+
+    async def test_a_later_handler_sees_what_an_earlier_one_wrote(
+        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+    ) -> None:
+        seen: list[set[Health]] = []
+
+        def look(given: Sequence[Route]) -> Plan:
+            seen.append({route.health for route in given})
+            return Plan()
+
+        ticks = Ticks(repository, EachRoute(degrade, name="first"), EachRoute(look, name="second"))
+        await ticks.runner.tick(epoch=epoch)
+        assert seen == [{Health.DEGRADED}]
+        assert routes
+
+
+async def test_one_tick_writes_each_handlers_plan_in_one_transaction(
+    repository: Repository, routes: tuple[Route, ...], epoch: int
+) -> None:
+    """R-13: a plan that cannot be written whole is not written at all."""
+    bad = Note(
+        deployment_id=routes[0].deployment_id,
+        route_id=None,
+        category="each_route",
+        message=None,  # type: ignore[arg-type]  # a row the database refuses
+        result="failure",
+    )
+
+    def decide(given: Sequence[Route]) -> Plan:
+        drained: tuple[RouteChange, ...] = tuple(
+            change(route, traffic=Traffic.INACTIVE) for route in given
+        )
+        return Plan(changes=drained, notes=(bad,))
+
+    ticks = Ticks(repository, EachRoute(decide))
+    with structlog.testing.capture_logs() as logs:
+        assert await ticks.runner.tick(epoch=epoch) == 0
+    assert {route.traffic for route in (await repository.observe()).routes} == {Traffic.ACTIVE}
+    assert [entry["event"] for entry in logs] == ["handler_failed"]
