@@ -21,6 +21,7 @@ from controller.child import Child
 from controller.db import migrate
 from controller.embedded import EmbeddedValkey
 from controller.errors import ControllerError
+from controller.provision.fleet.process import fleet_child
 
 log = structlog.get_logger()
 
@@ -50,7 +51,7 @@ class Stack:
         self._settings = directory / "fleetpulse.toml"
         self.children: Mapping[str, Child] = {
             "bus": self.bus.process,
-            "fleet": self._python("fleet", "controller.provision.fleet", *self._fleet_arguments()),
+            "fleet": fleet_child(self.fleet_socket, log_path=directory / "fleet.log"),
             "controller": self._python("controller", "controller", *self._config()),
             "prober": self._python("prober", "probe", *self._config()),
         }
@@ -140,9 +141,6 @@ class Stack:
 
     def _config(self) -> tuple[str, ...]:
         return ("--config", str(self._settings))
-
-    def _fleet_arguments(self) -> tuple[str, ...]:
-        return ("--socket", str(self.fleet_socket))
 
     def _toml(self) -> str:
         return f"""\

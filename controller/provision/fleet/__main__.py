@@ -1,13 +1,11 @@
 """Run the simulated fleet: `python -m controller.provision.fleet --socket PATH`.
 
-Prints one line when it listens. Ends on SIGTERM or SIGINT and, when it was told its parent,
-with it: the kernel sends SIGTERM the moment the parent is gone, however it went.
+Prints one line when it listens. Ends on SIGTERM or SIGINT; what starts it sees to it that it does
+not stay behind.
 """
 
 import argparse
 import asyncio
-import ctypes
-import os
 import resource
 import signal
 import sys
@@ -18,7 +16,6 @@ import uvloop
 from controller.provision.fleet.control import Control, handlers
 from controller.provision.fleet.fleet import Fleet
 
-_PR_SET_PDEATHSIG = 1
 _READY = "listening"
 
 
@@ -26,10 +23,7 @@ def main() -> int:
     """Run until told to stop; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m controller.provision.fleet")
     parser.add_argument("--socket", required=True, type=Path, help="unix socket to be told on")
-    parser.add_argument("--parent", type=int, help="process id to die with")
     arguments = parser.parse_args()
-    if arguments.parent is not None and not _dies_with(arguments.parent):
-        return 0
     _allow_open_files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
@@ -55,13 +49,6 @@ async def _serve(path: Path) -> None:
     finally:
         server.close()
         fleet.close()
-
-
-def _dies_with(parent: int) -> bool:
-    """Ask for SIGTERM when the parent ends; False: it is gone already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    return os.getppid() == parent
 
 
 def _allow_open_files() -> None:

@@ -1,67 +1,66 @@
-"""Starts the fleet process as a child that does not outlive this one."""
+"""The fleet as a child process: how it is called, and a block that runs one."""
 
 import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from subprocess import DEVNULL, PIPE
 from typing import Final
 
 import anyio
-from anyio.abc import Process
 
+from controller.child import Child
 from controller.errors import ProvisionError
 
 _START_TIMEOUT_S: Final = 20.0
 """Starting takes 0.2 s; a machine with every core busy may take ten times that."""
-_STOP_TIMEOUT_S: Final = 5.0
+_POLL_S: Final = 0.01
 _SOCKET_MAX_BYTES: Final = 107
 """What the kernel's sockaddr_un has room for."""
 
 
-@asynccontextmanager
-async def running_fleet(socket: Path) -> AsyncIterator[Process]:
-    """Run a fleet that listens on `socket` until the block ends, or this process does.
-
-    Must be entered on the main thread: the kernel ties the child to the thread that forked it.
+def fleet_child(socket: Path, *, log_path: Path) -> Child:
+    """Return a fleet that will listen on `socket`, not started yet.
 
     Raises:
-        ProvisionError: if the path is too long for a socket, or the fleet does not start.
+        ProvisionError: if the path is too long for a socket.
     """
     if len(os.fsencode(socket)) > _SOCKET_MAX_BYTES:
         raise ProvisionError(
             f"{socket} is longer than the {_SOCKET_MAX_BYTES} bytes a socket's path may have: "
             "choose a shorter directory"
         )
-    command = [sys.executable, "-m", "controller.provision.fleet"]
-    command += ["--socket", str(socket), "--parent", str(os.getpid())]
-    # Its own session: a Ctrl-C at the terminal is for the parent, which then stops the fleet.
-    async with await anyio.open_process(
-        command, stdin=DEVNULL, stdout=PIPE, stderr=None, start_new_session=True
-    ) as process:
-        try:
-            await _until_listening(process)
-            yield process
-        finally:
-            with anyio.CancelScope(shield=True):
-                await _stop(process)
+    command = [sys.executable, "-m", "controller.provision.fleet", "--socket", str(socket)]
+    return Child(command, log_path=log_path)
 
 
-async def _until_listening(process: Process) -> None:
-    assert process.stdout is not None  # noqa: S101 - asked for above
+@asynccontextmanager
+async def running_fleet(socket: Path) -> AsyncIterator[Child]:
+    """Run a fleet that listens on `socket` until the block ends, or this process does.
+
+    Raises:
+        ProvisionError: if the path is too long for a socket, or the fleet does not start.
+    """
+    log_path = socket.with_name(f"{socket.name}.log")
+    child = fleet_child(socket, log_path=log_path)
     try:
-        with anyio.fail_after(_START_TIMEOUT_S):
-            await process.stdout.receive()
-    except (TimeoutError, anyio.EndOfStream) as error:
-        raise ProvisionError("the simulated fleet did not start; see its error output") from error
+        child.start()
+    except OSError as error:
+        raise ProvisionError(f"the simulated fleet did not start: {error}") from error
+    try:
+        if not await _listens(child, socket):
+            raise ProvisionError(f"the simulated fleet did not start: {child.log_tail()}")
+        yield child
+    finally:
+        child.end()
+        await anyio.Path(log_path).unlink(missing_ok=True)
 
 
-async def _stop(process: Process) -> None:
-    if process.returncode is None:
-        process.terminate()
-    with anyio.move_on_after(_STOP_TIMEOUT_S):
-        await process.wait()
-        return
-    process.kill()
-    await process.wait()
+async def _listens(child: Child, socket: Path) -> bool:
+    """Wait for the socket to appear; another process makes it, so there is only asking."""
+    with anyio.move_on_after(_START_TIMEOUT_S):
+        while child.pid is not None:
+            if await anyio.Path(socket).exists():
+                return True
+            await anyio.sleep(_POLL_S)
+    return False
