@@ -75,6 +75,15 @@ class Prometheus:
         finally:
             child.end()
 
+    async def has_scraped(self, *, jobs: int) -> None:
+        """Wait until so many targets answer; it looks for new ones every 5 s."""
+        with anyio.fail_after(START_WITHIN_S):
+            while True:
+                data = await self._get("/api/v1/query", {"query": "up == 1"})
+                if len(data["result"]) == jobs:
+                    return
+                await anyio.sleep(0.1)
+
     async def series(self, expr: str, *, since: float, until: float) -> Sequence[Any]:
         """Return every series that `expr` had between two moments, unix seconds.
 
