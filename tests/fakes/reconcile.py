@@ -123,7 +123,7 @@ class RecordingBus(ControlBus):
 
     def __init__(self) -> None:
         self.targets: dict[ReplicaId, ReplicaProbeTarget] = {}
-        self.writes: list[list[ReplicaId]] = []
+        self.writes: list[list[str]] = []
         self.refuse: dict[ReplicaId, str] = {}
         """Targets that are refused, and why."""
         self.away = False
@@ -131,7 +131,7 @@ class RecordingBus(ControlBus):
     async def write_targets(self, targets: Iterable[ReplicaProbeTarget]) -> Written:
         self._reach()
         given = {target.replica_id: target for target in targets}
-        self.writes.append(list(given))
+        self.writes.append([*given])
         failed = [(key, why) for key, why in self.refuse.items() if key in given]
         self.targets |= {key: given[key] for key in given.keys() - self.refuse.keys()}
         return Written(written=len(given) - len(failed), failed=failed)
