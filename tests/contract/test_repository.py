@@ -68,7 +68,7 @@ async def test_terminal_routes_are_not_seen(
 async def test_routes_lost_on_the_new_side_are_counted_for_their_rollout_alone(
     database: Database, repository: Repository, deployment: Deployment, epoch: int
 ) -> None:
-    """R-18"""
+    """R-12, R-18"""
     first, second, _ = await some_routes(repository, deployment, 3, epoch=epoch)
     failed = [change(first, status=RouteStatus.FAILED_TO_START), to_draining(second)]
     await repository.apply(failed, epoch=epoch)

@@ -60,10 +60,11 @@ class TestApply:
         assert await outcomes_of_demo(service) == [Outcome.SUPERSEDED, None]
 
     async def test_spec_of_an_older_revision_is_a_new_revision_too(self, service: Service) -> None:
+        """R-58: and the older ones stay what they were."""
         for spec in (SPEC, OTHER_SPEC, SPEC):
             await apply_demo(service, revision=spec)
-        numbers = [one.number for one in await service.list_revisions("demo")]
-        assert numbers == [3, 2, 1]
+        revisions = [(one.number, one.spec) for one in await service.list_revisions("demo")]
+        assert revisions == [(3, SPEC), (2, OTHER_SPEC), (1, SPEC)]
 
     async def test_changed_settings_touch_no_revision(self, service: Service) -> None:
         await apply_demo(service)
