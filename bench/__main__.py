@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.build import CannotBuild, build
-from bench.rounds import Round, RoundFailed, floor_round, our_round
+from bench.rounds import Round, RoundFailed, floor_round, our_round, wire_round
 from controller.embedded import EmbeddedError
 
 _SPARE_FILES = 200
@@ -26,7 +26,8 @@ _ROUNDS_MAX = 20
 _NOT_SHOWN = (
     "loopback: no network, no loss, no distance; prober, bus and farm share the same cores",
     "every target answers 200 at once on a kept connection: no new connections, TLS, or failures",
-    "the floor has no deadlines, thresholds, statuses or metrics; fleetpulse does all of these",
+    "the floor has no deadlines, thresholds, statuses or metrics; fleetpulse probe has all these",
+    "fleetpulse wire has deadlines, verdicts and counters, but no bus, statuses or metrics port",
     "one moderate rate: neither the most a core can do, nor how late a probe may be",
 )
 
@@ -90,8 +91,9 @@ def _measured(targets: int, seconds: float, rounds: int) -> list[Round]:
         programs = build(Path(directory))
         for number in range(rounds):
             done.append(floor_round(programs, targets=targets, seconds=seconds))
-            ours = Path(directory, f"round-{number}")
-            done.append(our_round(programs, ours, targets=targets, seconds=seconds))
+            for measure in (wire_round, our_round):
+                room = Path(directory, f"{measure.__name__}-{number}")
+                done.append(measure(programs, room, targets=targets, seconds=seconds))
     return done
 
 

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
+from uuid import UUID
 
 import msgspec
+
+from probe.wire import ReplicaId, ReplicaProbeTarget
 
 _NETWORK = 0x7F800000
 """127.128.0.0/9: the farm listens everywhere, so that each target has an address of its own."""
@@ -69,6 +72,22 @@ class Farm:
 def hosts(count: int) -> list[str]:
     """Return that many addresses, all of them the farm's."""
     return [socket.inet_ntoa(struct.pack("!I", _NETWORK + n)) for n in range(1, count + 1)]
+
+
+def fleet(count: int, port: int) -> list[ReplicaProbeTarget]:
+    """Return that many targets on the farm at `port`, each to be probed once a second."""
+    return [
+        ReplicaProbeTarget(
+            replica_id=ReplicaId(str(UUID(int=n + 1, version=4))),
+            replica_host=host,
+            inference_port=port,
+            health_path="/health",
+            interval_s=1.0,
+            timeout_s=5.0,
+            deployment=f"bench-{n % 50}",
+        )
+        for n, host in enumerate(hosts(count))
+    ]
 
 
 @dataclass(frozen=True, slots=True)

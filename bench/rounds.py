@@ -8,26 +8,28 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID
 
 import anyio
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from bench.build import Programs
-from bench.farm import Farm, hosts, usage
+from bench.farm import Farm, fleet, hosts, usage
 from controller.child import Child
 from controller.embedded import EmbeddedValkey
 from probe.bus_targets import TargetFeed
-from probe.wire import Keys, ReplicaId, ReplicaProbeTarget, decode_status
+from probe.wire import Keys, ReplicaProbeTarget, decode_status
 
 _WARM_UP_S = 2.0
 _READY_S = 60.0
 """Ten thousand targets are loaded and probed once within 5 s; beyond this something is broken."""
 _LEAST_CPU_S = 0.1
 """Ten clock ticks: below that the error is more than a tenth."""
+
+_TAIL_CHARS = 2000
 
 
 class RoundFailed(Exception):  # noqa: N818 - reads as what it is
@@ -78,6 +80,31 @@ def floor_round(programs: Programs, *, targets: int, seconds: float) -> Round:
     return done
 
 
+def wire_round(programs: Programs, directory: Path, *, targets: int, seconds: float) -> Round:
+    """Let our wire do the same by itself, without a bus.
+
+    Raises:
+        RoundFailed: if it does not start, or a probe failed.
+    """
+    directory.mkdir()
+    log = directory / "wire.log"
+    with Farm(programs.farm) as farm, log.open("wb") as errors:
+        command = [sys.executable, "-m", "bench.wire", str(targets), str(farm.port)]
+        wire = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+        )
+        try:
+            _until_probed(farm, 2 * targets, lambda: wire.poll() is None, log)
+            time.sleep(_WARM_UP_S)
+            done = _watched("fleetpulse wire", farm, wire.pid, seconds=seconds)
+        finally:
+            said, _ = wire.communicate(timeout=_READY_S)  # the end of its input is the wire's
+    failed = json.loads(said)["failed"]
+    if failed:
+        raise RoundFailed(f"{failed} of the wire's probes failed")
+    return done
+
+
 def our_round(programs: Programs, directory: Path, *, targets: int, seconds: float) -> Round:
     """Let `python -m probe` do the same, with its targets and statuses on a real bus.
 
@@ -89,17 +116,18 @@ def our_round(programs: Programs, directory: Path, *, targets: int, seconds: flo
     bus = EmbeddedValkey(directory / "bus")
     command = [sys.executable, "-m", "probe", "--redis", bus.url]
     command += ["--allow", "127.0.0.0/8", "--metrics", "127.0.0.1:0"]
-    prober = Child(command, log_path=directory / "probe.log")
+    log = directory / "probe.log"
+    prober = Child(command, log_path=log)
     with Farm(programs.farm) as farm:
         try:
             bus.start()
-            wanted = _targets(hosts(targets), farm.port)
+            wanted = fleet(targets, farm.port)
             anyio.run(_load, bus.url, wanted)
             prober.start()
-            _until_probed(farm, prober, times=2 * targets)
+            _until_probed(farm, 2 * targets, lambda: prober.pid is not None, log)
             time.sleep(_WARM_UP_S)
             if prober.pid is None or bus.pid is None:
-                raise RoundFailed(f"the prober ended: {prober.log_tail()}")
+                raise RoundFailed(_ended(log))
             done = _watched("fleetpulse probe", farm, prober.pid, seconds=seconds, bus_pid=bus.pid)
             _all_healthy(bus, wanted)
         finally:
@@ -133,37 +161,26 @@ def _watched(
     )
 
 
-def _targets(addresses: list[str], port: int) -> list[ReplicaProbeTarget]:
-    return [
-        ReplicaProbeTarget(
-            replica_id=ReplicaId(str(UUID(int=n + 1, version=4))),
-            replica_host=host,
-            inference_port=port,
-            health_path="/health",
-            interval_s=1.0,
-            timeout_s=5.0,
-            deployment=f"bench-{n % 50}",
-        )
-        for n, host in enumerate(addresses)
-    ]
-
-
 async def _load(url: str, targets: list[ReplicaProbeTarget]) -> None:
     feed = TargetFeed(AsyncRedis.from_url(url))
     await feed.load(targets)
     await feed.aclose()
 
 
-def _until_probed(farm: Farm, prober: Child, *, times: int) -> None:
+def _until_probed(farm: Farm, times: int, lives: Callable[[], bool], log: Path) -> None:
     deadline = time.monotonic() + _READY_S
     while farm.counts().probes < times:
-        if prober.pid is None:
-            raise RoundFailed(f"the prober ended: {prober.log_tail()}")
+        if not lives():
+            raise RoundFailed(_ended(log))
         if time.monotonic() > deadline:
             raise RoundFailed(
                 f"after {_READY_S:g} s the farm saw {farm.counts().probes} of {times} probes"
             )
         time.sleep(0.05)
+
+
+def _ended(log: Path) -> str:
+    return f"the prober ended: {log.read_text()[-_TAIL_CHARS:]}"
 
 
 def _all_healthy(bus: EmbeddedValkey, targets: list[ReplicaProbeTarget]) -> None:

@@ -1,0 +1,64 @@
+"""`python -m bench.wire COUNT PORT`: our wire by itself, beside the C floor.
+
+The prober's own scheduler, sweep and pool, driven every 10 ms as the daemon drives them, with
+its verdicts and counters. No bus, no metrics port, no statuses: what `python -m probe` costs
+above this is theirs. Ends when its standard input does, and tells how the probes ended.
+"""
+
+import asyncio
+import gc
+import json
+import sys
+from time import monotonic
+
+import uvloop
+
+from bench.farm import fleet
+from probe.check import StatusJudge
+from probe.counters import Counters
+from probe.daemon import GC_THRESHOLDS
+from probe.http.policy import ConnectPolicy
+from probe.http.pool import HttpPool
+from probe.limits import make_room
+from probe.reasons import Reason
+from probe.scheduler import Scheduler
+from probe.sweep import TICK_S, Sweep
+
+
+async def probe(count: int, port: int) -> Counters:
+    """Probe that many targets once a second each, until there is no more standard input."""
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), over.set)
+    room = make_room(0, 0)
+    wire = HttpPool(
+        StatusJudge(ConnectPolicy.of(["127.0.0.0/8"])),
+        loop=loop,
+        max_open=room.max_open,
+        max_kept=room.max_kept,
+    )
+    sweep = Sweep(Scheduler(), wire, clock=monotonic, max_in_flight=room.max_in_flight)
+    sweep.replace(0, fleet(count, port), now=monotonic())
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    planned = monotonic()
+    while not over.is_set():
+        await asyncio.sleep(max(0.0, planned - monotonic()))
+        now = monotonic()
+        sweep.tick(now)
+        sweep.take_dirty(sweep.dirty)  # as a flusher would: each result is news once
+        planned = max(planned + TICK_S, now)
+    sweep.stop()
+    loop.remove_reader(sys.stdin.fileno())
+    return sweep.counters
+
+
+def main() -> None:
+    """Probe as the command line says, then tell how the probes ended."""
+    counters = uvloop.run(probe(count=int(sys.argv[1]), port=int(sys.argv[2])))
+    failed = sum(by for reason, by in counters.reasons.items() if reason is not Reason.OK)
+    print(json.dumps({"passed": counters.passed, "failed": failed}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
