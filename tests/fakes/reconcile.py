@@ -100,16 +100,23 @@ class EachDeployment(DeploymentHandler):
 class Ticks:
     """A runner on a real database; time moves when told to."""
 
-    def __init__(self, repository: Repository, *handlers: Handler) -> None:
+    runner: Runner
+
+    def __init__(self, repository: Repository) -> None:
         self.now_s = 1000.0
         self.metrics = ControllerMetrics()
+        self._repository = repository
+
+    def of(self, *handlers: Handler) -> "Ticks":
+        """Let these handlers run from now on."""
         self.runner = Runner(
             handlers,
-            repository=repository,
-            observer=Eyes(repository),
+            repository=self._repository,
+            observer=Eyes(self._repository),
             metrics=self.metrics,
             clock=lambda: self.now_s,
         )
+        return self
 
     def failures(self, handler: str) -> float | None:
         """Return how many failures are counted for a handler."""

@@ -29,6 +29,11 @@ async def routes(repository: Repository, deployment: Deployment, epoch: int) -> 
     return await running_routes(repository, deployment, 4, epoch=epoch)
 
 
+@pytest.fixture
+def ticks(repository: Repository) -> Ticks:
+    return Ticks(repository)
+
+
 def degrade(routes: Sequence[Route]) -> Plan:
     return plan_of(*(change(route, health=Health.DEGRADED) for route in routes))
 
@@ -44,7 +49,7 @@ async def healths(repository: Repository) -> list[Health]:
 
 class TestPoison:
     async def test_a_poisoned_route_fails_alone_and_is_told_in_history(
-        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+        self, ticks: Ticks, repository: Repository, routes: tuple[Route, ...], epoch: int
     ) -> None:
         """R-15"""
         poison = routes[2].id
@@ -54,7 +59,7 @@ class TestPoison:
                 raise ZeroDivisionError("a bug")
             return degrade(given)
 
-        ticks = Ticks(repository, EachRoute(decide))
+        ticks.of(EachRoute(decide))
         with structlog.testing.capture_logs() as logs:
             assert await ticks.runner.tick(epoch=epoch) == 3
         expected = [Health.DEGRADED] * 4
@@ -67,7 +72,7 @@ class TestPoison:
         assert newest.message == "ZeroDivisionError: a bug"
 
     async def test_a_handler_that_cannot_be_divided_fails_as_one(
-        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+        self, ticks: Ticks, routes: tuple[Route, ...], epoch: int
     ) -> None:
         """R-15"""
         asked: list[int] = []
@@ -79,13 +84,13 @@ class TestPoison:
             asked.append(len(given))
             raise ZeroDivisionError
 
-        ticks = Ticks(repository, Whole(decide))
+        ticks.of(Whole(decide))
         with structlog.testing.capture_logs():
             assert await ticks.runner.tick(epoch=epoch) == 0
         assert asked == [len(routes)]
 
     async def test_a_handler_that_breaks_does_not_end_the_tick(
-        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+        self, ticks: Ticks, routes: tuple[Route, ...], epoch: int
     ) -> None:
         """R-15"""
 
@@ -93,7 +98,7 @@ class TestPoison:
             def select(self, world: World) -> Sequence[Route]:
                 raise ZeroDivisionError
 
-        ticks = Ticks(repository, Broken(nothing, name="broken"), EachRoute(degrade))
+        ticks.of(Broken(nothing, name="broken"), EachRoute(degrade))
         with structlog.testing.capture_logs() as logs:
             assert await ticks.runner.tick(epoch=epoch) == len(routes)
         assert ticks.failures("broken") == 1
@@ -101,7 +106,12 @@ class TestPoison:
         assert [entry["event"] for entry in logs] == ["handler_failed"]
 
     async def test_a_poisoned_deployment_fails_alone(
-        self, database: Database, repository: Repository, deployment: Deployment, epoch: int
+        self,
+        database: Database,
+        ticks: Ticks,
+        repository: Repository,
+        deployment: Deployment,
+        epoch: int,
     ) -> None:
         """R-15"""
         second = await a_deployment(database, "second")
@@ -111,7 +121,7 @@ class TestPoison:
                 raise ZeroDivisionError
             return Decision(deployment=given, create=new_routes(given, 2))
 
-        ticks = Ticks(repository, EachDeployment(decide))
+        ticks.of(EachDeployment(decide))
         with structlog.testing.capture_logs() as logs:
             assert await ticks.runner.tick(epoch=epoch) == 2
         seen = (await repository.observe()).routes
@@ -121,14 +131,19 @@ class TestPoison:
         ]
 
     async def test_who_cannot_tell_changes_nothing_and_says_so_once(
-        self, repository: Repository, deployment: Deployment, routes: tuple[Route, ...], epoch: int
+        self,
+        ticks: Ticks,
+        repository: Repository,
+        deployment: Deployment,
+        routes: tuple[Route, ...],
+        epoch: int,
     ) -> None:
         """R-05: a provisioner that cannot be asked is no bug, and nobody's death."""
 
         def decide(given: Sequence[Route]) -> Plan:
             raise ProvisionError(f"the engine is away, {len(given)} routes wait")
 
-        ticks = Ticks(repository, EachRoute(decide))
+        ticks.of(EachRoute(decide))
         with structlog.testing.capture_logs() as logs:
             assert await ticks.runner.tick(epoch=epoch) == 0
         assert await healths(repository) == [Health.HEALTHY] * len(routes)
@@ -138,10 +153,10 @@ class TestPoison:
         assert newest.message == f"the engine is away, {len(routes)} routes wait"
 
     async def test_a_lost_lease_ends_everything(
-        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+        self, ticks: Ticks, repository: Repository, routes: tuple[Route, ...], epoch: int
     ) -> None:
         later = EachRoute(nothing, name="later")
-        ticks = Ticks(repository, EachRoute(degrade), later)
+        ticks.of(EachRoute(degrade), later)
         with pytest.raises(LeaseLost):
             await ticks.runner.tick(epoch=epoch + 1)
         assert later.runs == 0
@@ -150,7 +165,7 @@ class TestPoison:
 
 class TestHistory:
     async def test_notes_made_while_deciding_are_written_beside_the_changes(
-        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+        self, ticks: Ticks, repository: Repository, routes: tuple[Route, ...], epoch: int
     ) -> None:
         """R-06: also for the last route, and for one that does not change."""
 
@@ -167,35 +182,35 @@ class TestHistory:
             ]
             return Plan(changes=degrade(given[:1]).changes, notes=tuple(notes))
 
-        await Ticks(repository, EachRoute(decide)).runner.tick(epoch=epoch)
+        await ticks.of(EachRoute(decide)).runner.tick(epoch=epoch)
         results = [(await repository.history_of(route.id))[0].result for route in routes]
         assert results == ["success", "skipped", "skipped", "skipped"]
 
     async def test_a_decision_that_only_notes_is_written(
-        self, repository: Repository, deployment: Deployment, epoch: int
+        self, ticks: Ticks, repository: Repository, deployment: Deployment, epoch: int
     ) -> None:
         """R-06, R-19"""
         handler = EachDeployment(lambda d: Decision(deployment=d, notes=(waiting(d),)))
-        await Ticks(repository, handler).runner.tick(epoch=epoch)
+        await ticks.of(handler).runner.tick(epoch=epoch)
         newest = (await repository.history_of(deployment.id))[0]
         assert (newest.result, newest.message) == ("skipped", "waiting for replicas")
 
 
 class TestAfterCommit:
     async def test_a_handler_is_told_what_was_written_and_what_was_lost(
-        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+        self, ticks: Ticks, repository: Repository, routes: tuple[Route, ...], epoch: int
     ) -> None:
         """R-21"""
         stale = replace(routes[0], version=routes[0].version - 1)
         handler = EachRoute(lambda given: degrade([stale, *given[1:]]))
-        await Ticks(repository, handler).runner.tick(epoch=epoch)
+        await ticks.of(handler).runner.tick(epoch=epoch)
         (told,) = handler.told
         assert told.lost == (stale.id,)
         assert [each.route.id for each in told.changes] == [route.id for route in routes[1:]]
         assert (await repository.history_of(stale.id))[0].category != "test"
 
     async def test_what_others_see_is_told_after_the_commit(
-        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+        self, ticks: Ticks, repository: Repository, routes: tuple[Route, ...], epoch: int
     ) -> None:
         """R-57"""
         seen: list[list[Health]] = []
@@ -204,21 +219,21 @@ class TestAfterCommit:
             async def after(self, world: World, applied: Applied) -> None:
                 seen.append(await healths(repository))
 
-        await Ticks(repository, Publishes(degrade)).runner.tick(epoch=epoch)
+        await ticks.of(Publishes(degrade)).runner.tick(epoch=epoch)
         assert seen == [[Health.DEGRADED] * len(routes)]
 
     async def test_nothing_is_told_when_the_commit_fails(
-        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+        self, ticks: Ticks, routes: tuple[Route, ...], epoch: int
     ) -> None:
         """R-57"""
         handler = EachRoute(degrade)
         with pytest.raises(LeaseLost):
-            await Ticks(repository, handler).runner.tick(epoch=epoch + 1)
+            await ticks.of(handler).runner.tick(epoch=epoch + 1)
         assert handler.told == []
         assert routes
 
     async def test_a_decision_over_an_older_deployment_is_lost_and_not_a_failure(
-        self, repository: Repository, deployment: Deployment, epoch: int
+        self, ticks: Ticks, repository: Repository, deployment: Deployment, epoch: int
     ) -> None:
         """R-17"""
 
@@ -229,7 +244,7 @@ class TestAfterCommit:
             return Decision(deployment=replace(given, version=given.version - 1), change=moved)
 
         before = await repository.history_of(deployment.id)
-        ticks = Ticks(repository, EachDeployment(decide))
+        ticks.of(EachDeployment(decide))
         with structlog.testing.capture_logs() as logs:
             assert await ticks.runner.tick(epoch=epoch) == 0
         assert [entry["event"] for entry in logs] == ["decision_lost"]
@@ -239,11 +254,11 @@ class TestAfterCommit:
 
 class TestTime:
     async def test_nothing_due_reads_nothing(
-        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+        self, ticks: Ticks, routes: tuple[Route, ...], epoch: int
     ) -> None:
         """R-04"""
         handler = EachRoute(nothing)
-        ticks = Ticks(repository, handler)
+        ticks.of(handler)
         await ticks.runner.tick(epoch=epoch)
         await ticks.runner.tick(epoch=epoch)
         assert handler.runs == 1
@@ -253,13 +268,13 @@ class TestTime:
         assert handler.runs == 2
 
     async def test_a_mark_wakes_its_consumers_after_their_shortest_pause(
-        self, repository: Repository, epoch: int
+        self, ticks: Ticks, epoch: int
     ) -> None:
         """R-49"""
         schedule = Schedule(period_s=60.0, on_mark_s=5.0, consumes=frozenset({Mark.HEALTH}))
         woken = EachRoute(nothing, name="woken", schedule=schedule)
         deaf = EachRoute(nothing, name="deaf", schedule=replace(schedule, consumes=frozenset()))
-        ticks = Ticks(repository, woken, deaf)
+        ticks.of(woken, deaf)
         await ticks.runner.tick(epoch=epoch)
         ticks.runner.mark(Mark.HEALTH)
         assert ticks.runner.next_at() == ticks.now_s + 5.0
@@ -271,7 +286,7 @@ class TestTime:
         assert ticks.runner.next_at() == ticks.now_s + 55.0
 
     async def test_a_change_marks_for_others_and_no_change_marks_for_nobody(
-        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+        self, ticks: Ticks, routes: tuple[Route, ...], epoch: int
     ) -> None:
         """R-49"""
         first = EachRoute(
@@ -284,7 +299,7 @@ class TestTime:
             name="second",
             schedule=Schedule(period_s=60.0, on_mark_s=0.0, consumes=frozenset({Mark.READINESS})),
         )
-        ticks = Ticks(repository, second, first)
+        ticks.of(second, first)
         await ticks.runner.tick(epoch=epoch)
         assert second.runs == 1
         await ticks.runner.tick(epoch=epoch)
@@ -297,7 +312,7 @@ class TestTime:
         assert second.runs == 2
 
     async def test_a_later_handler_sees_what_an_earlier_one_wrote(
-        self, repository: Repository, routes: tuple[Route, ...], epoch: int
+        self, ticks: Ticks, routes: tuple[Route, ...], epoch: int
     ) -> None:
         seen: list[set[Health]] = []
 
@@ -305,14 +320,14 @@ class TestTime:
             seen.append({route.health for route in given})
             return Plan()
 
-        ticks = Ticks(repository, EachRoute(degrade, name="first"), EachRoute(look, name="second"))
+        ticks.of(EachRoute(degrade, name="first"), EachRoute(look, name="second"))
         await ticks.runner.tick(epoch=epoch)
         assert seen == [{Health.DEGRADED}]
         assert routes
 
 
 async def test_one_tick_writes_each_handlers_plan_in_one_transaction(
-    repository: Repository, routes: tuple[Route, ...], epoch: int
+    ticks: Ticks, repository: Repository, routes: tuple[Route, ...], epoch: int
 ) -> None:
     """R-13: a plan that cannot be written whole is not written at all."""
     bad = Note(
@@ -329,7 +344,7 @@ async def test_one_tick_writes_each_handlers_plan_in_one_transaction(
         )
         return Plan(changes=drained, notes=(bad,))
 
-    ticks = Ticks(repository, EachRoute(decide))
+    ticks.of(EachRoute(decide))
     with structlog.testing.capture_logs() as logs:
         assert await ticks.runner.tick(epoch=epoch) == 0
     assert {route.traffic for route in (await repository.observe()).routes} == {Traffic.ACTIVE}
