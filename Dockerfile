@@ -25,9 +25,10 @@ LABEL org.opencontainers.image.vendor="fleetpulse" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/fleetpulse /opt/fleetpulse
 ENV PATH=/opt/fleetpulse/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# Root's, so that the daemon cannot write where Python looks for modules first.
+WORKDIR /var/empty
 # A number, so that a cluster can see that it is not root.
 USER 10001:10001
-WORKDIR /var/empty
 
 # Decides: needs FLEETPULSE_DATABASE_URL and FLEETPULSE_REDIS_URL, and the schema, once:
 # docker run --entrypoint fleetpulse IMAGE db upgrade --database URL
