@@ -24,9 +24,8 @@ FROM python:${PYTHON}-slim-bookworm AS base
 LABEL org.opencontainers.image.vendor="fleetpulse" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/fleetpulse /opt/fleetpulse
-ENV PATH=/opt/fleetpulse/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# Root's, so that the daemon cannot write where Python looks for modules first.
-WORKDIR /var/empty
+# Safe path: no module is ever taken from the working directory, whatever is mounted there.
+ENV PATH=/opt/fleetpulse/bin:$PATH PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # A number, so that a cluster can see that it is not root.
 USER 10001:10001
 
