@@ -6,7 +6,7 @@ PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # What `make demo` passes to `fleetpulse up`, e.g. make demo ARGS="--replicas 500 --for 30 --json"
 ARGS   ?=
 # What `make test` passes to pytest.
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist loadgroup
 
 .PHONY: demo test lint bench bench-once locks clean
 
