@@ -228,6 +228,7 @@ async def deploy(stack: Stack) -> None:
     await database.close()
 
 
+@pytest.mark.slow
 async def test_a_real_prometheus_has_an_answer_for_every_panel(
     stack: Stack, tmp_path: Path
 ) -> None:
