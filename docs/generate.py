@@ -1,0 +1,422 @@
+"""Fill the tables of the documentation from the code, between `<!-- generated: NAME -->` marks.
+
+Run by hand after a change (`.venv/bin/python docs/generate.py`), and with `--check` by a test.
+Where a table ends in a column that code does not know (what a field means), its cells are written
+by people, kept by the first column, and missed when they are not there.
+"""  # noqa: INP001 - a script beside the pages it fills, not a package
+
+import re
+import tomllib
+from ast import AnnAssign, Assign, ClassDef, Constant, Expr, Module, Name, get_docstring, parse
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import EnumType
+from functools import cache, partial
+from inspect import cleandoc
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+from msgspec import inspect as shapes
+
+import controller.settings
+import probe.settings
+from controller.definition.deployment_file import DeploymentFile
+from controller.invariants import Invariant
+from controller.metrics import ControllerMetrics
+from controller.model import HealthCheck, Outcome, Policy, RevisionSpec, Route, Snapshot, Strategy
+from controller.reconcile.handler import Mark
+from controller.reconcile.leadership import WAKES
+from controller.rollout.rolling import tally
+from controller.route.guard import HoldCause
+from controller.settings import PERIODS
+from probe import wire
+from probe.http.pool import ConnectionEvent
+from probe.ledger import OPERATIONS, PHASES
+from probe.metrics import INSTRUMENTS, PREFIX
+from probe.reasons import REASONS, OutcomeKind, Reason
+from tests.fakes.nouns import NEW
+from tests.fakes.small_world import SmallWorld
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+PAGES: Final = ("architecture.md", "contract.md", "lifecycle.md", "operations.md")
+BLOCK: Final = re.compile(
+    r"(?P<head><!-- generated: (?P<name>[\w-]+) -->\n)(?P<old>.*?)(?P<end><!-- end -->)", re.DOTALL
+)
+EMPTY: Final = "**to be written**"
+IDS: Final = re.compile(r" \((?:[RSP]-?\d+(?:, )?)+\)")
+"""Ids of requirements in docstrings: of use to who reads the code, not to who reads the page."""
+
+Rows = Iterable[Sequence[object]]
+Build = Callable[[str], str]
+"""From the block as it stands to the block as it should be."""
+
+
+def table(head: Sequence[str], rows: Rows) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    cells = ([str(cell).replace("|", "\\|") for cell in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)
+
+
+def explained(head: Sequence[str], rows: Rows, old: str) -> str:
+    """Return a table whose last cells are people's: those of `old`, found by the first cell."""
+    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in old.splitlines()]
+    said = {line[0].strip(): line[-1].strip().replace("\\|", "|") for line in cells if line}
+    return table(head, ([*row, said.get(str(row[0]), EMPTY)] for row in rows))
+
+
+def code(text: object) -> str:
+    """Return text set as code; empty text stays empty."""
+    return f"`{text}`" if str(text) else ""
+
+
+# What the source says beside its names.
+
+
+@cache
+def source(path: str) -> Module:
+    """Return the syntax tree of a file, named from the root."""
+    return parse((ROOT / path).read_text(encoding="utf-8"))
+
+
+def notes(path: str, owner: str | None = None) -> dict[str, str]:
+    """Return the docstrings that stand below assignments, of a module or of one class in it."""
+    body = source(path).body
+    if owner is not None:
+        body = next(node.body for node in body if isinstance(node, ClassDef) and node.name == owner)
+    found = {}
+    for node, below in pairwise(body):
+        match node, below:
+            case (
+                Assign(targets=[Name(id=name)]) | AnnAssign(target=Name(id=name)),
+                Expr(value=Constant(value=str(note))),
+            ):
+                found[name] = IDS.sub("", " ".join(cleandoc(note).split()))
+            case _:
+                pass
+    return found
+
+
+def members(kind: EnumType, path: str) -> str:
+    """Return the members of an enum with their docstrings."""
+    said = notes(path, kind.__name__)
+    rows = ([code(value.value), said.get(name, "")] for name, value in kind.__members__.items())
+    return table((kind.__name__, "what it means"), rows)
+
+
+def constants(path: str, module: object, old: str) -> str:
+    """Return the numbers a module declares."""
+    declared = [
+        node.target.id
+        for node in source(path).body
+        if isinstance(node, AnnAssign) and isinstance(node.target, Name)
+    ]
+    values = {name: getattr(module, name) for name in declared if not name.startswith("_")}
+    rows = [[code(n), v] for n, v in values.items() if isinstance(v, int | float)]
+    return explained(("constant", "value", "why"), rows, old)
+
+
+# Structs: fields, defaults, bounds.
+
+
+def shape(kind: shapes.Type) -> tuple[str, str]:
+    """Return the name of a type, and its bounds."""
+    match kind:
+        case shapes.FloatType() | shapes.IntType():
+            word = "number" if isinstance(kind, shapes.FloatType) else "integer"
+            return word, _range(kind)
+        case shapes.StrType(max_length=longest, pattern=pattern):
+            limits = (code(pattern or ""), f"at most {longest} characters" if longest else "")
+            return "text", ", ".join(filter(None, limits))
+        case shapes.LiteralType(values=values):
+            return " or ".join(f"`{value}`" for value in values), ""
+        case shapes.EnumType(cls=cls):
+            return cls.__name__, ""
+        case shapes.StructType(cls=cls):
+            return cls.__name__, ""
+        case shapes.VarTupleType(item_type=item):
+            return f"list of {shape(item)[0]}", shape(item)[1]
+        case shapes.DictType(key_type=key, value_type=value):
+            return f"table of {shape(key)[0]} to {shape(value)[0]}", ""
+        case shapes.UnionType(types=types):
+            named = [shape(each) for each in types]
+            return " or ".join(n for n, _ in named), "; ".join(b for _, b in named if b)
+        case shapes.NoneType():
+            return "none", ""
+        case _:
+            return type(kind).__name__.removesuffix("Type").lower().replace("bool", "yes/no"), ""
+
+
+def _range(kind: shapes.FloatType | shapes.IntType) -> str:
+    low = f"above {kind.gt:.9g}" if kind.gt is not None else f"{kind.ge or 0:.9g}"
+    if kind.le is not None:
+        return f"{low} to {kind.le:.9g}"
+    return low if kind.gt is not None else f"{low} or more" if kind.ge is not None else ""
+
+
+def _default(field: shapes.Field) -> str:
+    if field.required:
+        return "required"
+    value = field.default if field.default is not msgspec.NODEFAULT else {}
+    if isinstance(value, msgspec.Struct) or value == {}:
+        return "empty"
+    return code(msgspec.json.encode(value).decode())
+
+
+def fields(kind: type[msgspec.Struct]) -> Iterator[list[str]]:
+    """Yield name, type, default and bounds of every field."""
+    described = shapes.type_info(kind)
+    assert isinstance(described, shapes.StructType)  # noqa: S101 - what a struct's info is
+    for field in described.fields:
+        name, bounds = shape(field.type)
+        yield [code(field.name), name, _default(field), bounds]
+
+
+def struct(kind: type[msgspec.Struct], old: str) -> str:
+    """Return the fields of a struct; what they mean is said by people."""
+    return explained(("field", "type", "default", "bounds", "what it is"), fields(kind), old)
+
+
+def settings(module: object, path: str, shared: Mapping[str, str], table_name: str) -> str:
+    """Return the keys of one daemon's settings."""
+    said, also = notes(path, "Settings"), {key: name for name, key in shared.items()}
+    rows = []
+    for key, kind, default, bounds in fields(getattr(module, "Settings")):  # noqa: B009 - of two modules
+        name = key.strip("`")
+        variables = (f"FLEETPULSE_{table_name.upper()}__{name.upper()}", also.get(name, ""))
+        environment = " or ".join(map(code, filter(None, variables)))
+        rows.append([key, kind, default, bounds, environment, said.get(name, "")])
+    return table(("key", "type", "default", "bounds", "environment", "what it sets"), rows)
+
+
+# The tables that are one of a kind.
+
+
+def reasons() -> str:
+    """Return the reason table, with what this version can come to."""
+    used = "".join((ROOT / "probe" / name).read_text() for name in ("check.py", "sweep.py"))
+    rows = [
+        [code(r), e.layer, e.kind, "yes" if f"Reason.{r.name}" in used else "not yet", e.sentence]
+        for r, e in REASONS.items()
+    ]
+    return table(("reason", "layer", "outcome", "given today", "sentence"), rows)
+
+
+def probe_metrics() -> str:
+    """Return the prober's instruments."""
+    rows = (
+        [code(PREFIX + i.name), i.kind, ", ".join(map(code, i.labels)), i.help] for i in INSTRUMENTS
+    )
+    return table(("metric", "type", "labels", "what it says"), rows)
+
+
+def controller_metrics() -> str:
+    """Return the controller's instruments, as they show themselves."""
+    metrics = ControllerMetrics()
+    metrics.observed(Snapshot(now_ms=0, deployments={}, routes=(), failed_counts={}), ())
+    rows = []
+    for collector in tuple(metrics.registry._collector_to_names):  # noqa: SLF001 - no public way
+        for family in collector.collect():
+            of_family = getattr(collector, "_labelnames", ()) or getattr(family, "_labelnames", ())
+            labels = of_family or next((tuple(s.labels) for s in family.samples), ())
+            suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+            shown = ", ".join(map(code, labels))
+            rows.append([code(family.name + suffix), family.type, shown, family.documentation])
+    return table(("metric", "type", "labels", "what it says"), rows)
+
+
+def label_values() -> str:
+    """Return the closed sets that labels take their values from."""
+    sets: dict[str, Iterable[str]] = {
+        "`outcome` of a probe": OutcomeKind,
+        "`outcome` of a rollout": Outcome,
+        "`reason`": [f"{Reason.DNS_FAILED.value} … (every reason but OK)"],
+        "`phase`": PHASES,
+        "`op`": OPERATIONS,
+        "`event`": ConnectionEvent,
+        "`kind`": HoldCause,
+        "`handler`": PERIODS,
+        "`invariant`": Invariant,
+        "`strategy`": Strategy,
+    }
+    return table(("label", "values"), ([k, ", ".join(map(code, v))] for k, v in sets.items()))
+
+
+def handlers() -> str:
+    """Return when each handler runs, and what wakes it."""
+    rows = [
+        [
+            code(name),
+            f"{period.long_s:g}",
+            "-" if period.on_mark_s is None else f"{period.on_mark_s:g}",
+            ", ".join(sorted(WAKES[name][0])) or "-",
+            ", ".join(sorted(WAKES[name][1])) or "-",
+        ]
+        for name, period in PERIODS.items()
+    ]
+    return table(("handler", "every (s)", "on a mark (s)", "woken by", "wakes"), rows)
+
+
+def log_events(old: str) -> str:
+    """Return every event that a daemon logs."""
+    found: dict[str, dict[str, str]] = {}
+    for path in (*sorted(ROOT.glob("probe/**/*.py")), *sorted(ROOT.glob("controller/**/*.py"))):
+        where = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+        for level, name in re.findall(r"\b_?log\.(\w+)\(\s*\"(\w+)\"", path.read_text()):
+            found.setdefault(name, {})[where] = level.replace("exception", "error")
+    rows = (
+        [code(name), "/".join(sorted({*said.values()})), ", ".join(said)]
+        for name, said in found.items()
+    )
+    return explained(("event", "level", "said by", "what it means"), rows, old)
+
+
+# The house.
+
+
+def _contracts() -> list[dict[str, object]]:
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    found: list[dict[str, object]] = document["tool"]["importlinter"]["contracts"]
+    return found
+
+
+def contracts() -> str:
+    """Return the import contracts."""
+    return table(("contract", "what it says"), ([code(c["id"]), c["name"]] for c in _contracts()))
+
+
+def floors(contract: str) -> str:
+    """Return the layers of one contract as a picture, the highest on top."""
+    (layers,) = (c["layers"] for c in _contracts() if c["id"] == contract)
+    assert isinstance(layers, list)  # noqa: S101 - the contract's own form
+    names = [str(layer).replace(" | ", " · ").replace("__main__", "main") for layer in layers]
+    boxes = [f'  f{n}["{name}"]' for n, name in enumerate(names)]
+    arrows = [f"  f{n} --> f{n + 1}" for n in range(len(names) - 1)]
+    return "\n".join(["```mermaid", "flowchart TB", *boxes, *arrows, "```", ""])
+
+
+def rooms(package: str) -> str:
+    """Return one line for each module or room of a package."""
+    rows = []
+    for path in sorted((ROOT / package).iterdir()):
+        inside = sorted(p.stem for p in path.glob("*.py") if p.stem != "__init__")
+        file = path / "__init__.py" if path.is_dir() else path
+        if file.suffix != ".py" or not file.is_file() or file == ROOT / package / "__init__.py":
+            continue
+        said = (get_docstring(source(file.relative_to(ROOT).as_posix())) or "").partition("\n")[0]
+        name = f"{path.stem}/" if path.is_dir() else path.stem
+        rows.append([code(name), said + (f" ({', '.join(inside)})" if inside else "")])
+    return table((package, "what it is for"), rows)
+
+
+def rolling_trace() -> str:
+    """Return a rolling update of four replicas, step by step, as the real rules decide it."""
+    world = SmallWorld(4, Policy(surge=1, unavailable=0))
+    rows: list[list[object]] = []
+    while world.outcome is None:
+        before = tally(world.live, NEW.id, now_ms=world.now_ms, min_ready_s=0)
+        decision = world.cycle()
+        created, drained = (len(decision.create), len(decision.routes)) if decision else (0, 0)
+        moved = [f"create {created}"] * bool(created) + [f"drain {drained}"] * bool(drained)
+        does = world.outcome.upper() if world.outcome else ", ".join(moved) or "wait"
+        seen = [before.ready_others, before.ready_wanted, before.ready]
+        rows.append([len(rows) + 1, *seen, does, world.active, world.ready])
+        for route in world.live:
+            _live_on(world, route)
+    head = ("cycle", "old ready", "new ready", "ready", "decides", "active after", "ready after")
+    return table(head, rows)
+
+
+def _live_on(world: SmallWorld, route: Route) -> None:
+    """Let a new replica become ready, and a drained one end, before the next cycle."""
+    while route.stage is not None:
+        world.advance(route)
+        route = world.routes[route.id]
+
+
+BLOCKS: Final[Mapping[str, Build]] = {
+    "floors-probe": lambda _: floors("probe-layers"),
+    "floors-controller": lambda _: floors("controller-layers"),
+    "rooms-probe": lambda _: rooms("probe"),
+    "rooms-controller": lambda _: rooms("controller"),
+    "contracts": lambda _: contracts(),
+    "constants": partial(constants, "probe/wire.py", wire),
+    "target": partial(struct, wire.ReplicaProbeTarget),
+    "tls": partial(struct, wire.TlsOptions),
+    "status": partial(struct, wire.ReplicaHealthStatus),
+    "phases": partial(struct, wire.Phases),
+    "heartbeat": partial(struct, wire.ProberHeartbeat),
+    "change": partial(struct, wire.HealthChange),
+    "outcomes": lambda _: members(OutcomeKind, "probe/reasons.py"),
+    "reasons": lambda _: reasons(),
+    "probe-metrics": lambda _: probe_metrics(),
+    "controller-metrics": lambda _: controller_metrics(),
+    "labels": lambda _: label_values(),
+    "connection-events": lambda _: members(ConnectionEvent, "probe/http/pool.py"),
+    "probe-settings": lambda _: settings(
+        probe.settings,
+        "probe/settings.py",
+        probe.settings._LAYERS.shared_names,  # noqa: SLF001 - how the settings are gathered
+        probe.settings.TABLE,
+    ),
+    "controller-settings": lambda _: settings(
+        controller.settings,
+        "controller/settings.py",
+        controller.settings._LAYERS.shared_names,  # noqa: SLF001 - same
+        "controller",
+    ),
+    "deployment-file": partial(struct, DeploymentFile),
+    "policy": partial(struct, Policy),
+    "revision": partial(struct, RevisionSpec),
+    "health-check": partial(struct, HealthCheck),
+    "handlers": lambda _: handlers(),
+    "marks": lambda _: members(Mark, "controller/reconcile/handler.py"),
+    "hold": lambda _: members(HoldCause, "controller/route/guard.py"),
+    "invariants": lambda _: members(Invariant, "controller/invariants.py"),
+    "rolling-trace": lambda _: rolling_trace(),
+    "log-events": log_events,
+}
+
+
+def filled(page: str) -> str:
+    """Return a page with every block as the code has it.
+
+    Raises:
+        KeyError: if the page names a block that nobody builds.
+    """
+
+    def build(block: re.Match[str]) -> str:
+        return block["head"] + BLOCKS[block["name"]](block["old"]) + block["end"]
+
+    return BLOCK.sub(build, page)
+
+
+def complaints(name: str, page: str) -> Iterator[str]:
+    """Yield what is wrong with a page as it stands."""
+    if filled(page) != page:
+        yield f"docs/{name} is not as the code has it: run .venv/bin/python docs/generate.py"
+    for line in page.splitlines():
+        if EMPTY in line:
+            yield f"docs/{name}: say what {line.split('|')[1].strip()} is"
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Change nothing; exit 1 when a page is not up to date.")
+def main(*, check: bool) -> None:
+    """Fill the generated tables of the documentation."""
+    wrong: list[str] = []
+    for name in PAGES:
+        path = ROOT / "docs" / name
+        page = path.read_text(encoding="utf-8")
+        if not check:
+            page = filled(page)
+            path.write_text(page, encoding="utf-8")
+        wrong += complaints(name, page)
+    if wrong:
+        raise click.ClickException("\n".join(wrong))
+
+
+if __name__ == "__main__":
+    main()
