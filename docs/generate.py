@@ -264,7 +264,7 @@ def log_events(old: str) -> str:
     found: dict[str, dict[str, str]] = {}
     for path in (*sorted(ROOT.glob("probe/**/*.py")), *sorted(ROOT.glob("controller/**/*.py"))):
         where = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
-        for level, name in re.findall(r"\b_?log\.(\w+)\(\s*\"(\w+)\"", path.read_text()):
+        for level, name in re.findall(r"\b_?log\.(?!debug)(\w+)\(\s*\"(\w+)\"", path.read_text()):
             found.setdefault(name, {})[where] = level.replace("exception", "error")
     rows = (
         [code(name), "/".join(sorted({*said.values()})), ", ".join(said)]
