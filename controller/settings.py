@@ -65,15 +65,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a replica out of traffic may finish what it has."""
     max_period_s: _Seconds = 60.0
     """No handler waits longer than this between two runs, marked or not."""
+    max_mark_pause_s: _Seconds = 10.0
+    """A handler that a mark wakes runs at most this long after its last run."""
     first_sync_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 30.0
     """When targets are first synced after a start."""
 
     def period(self, handler: str) -> Period:
-        """Return the periods of one handler, bounded by `max_period_s`."""
+        """Return the periods of one handler, within the two bounds above."""
         period = PERIODS[handler]
         return Period(
             min(period.long_s, self.max_period_s),
-            None if period.on_mark_s is None else min(period.on_mark_s, self.max_period_s),
+            None if period.on_mark_s is None else min(period.on_mark_s, self.max_mark_pause_s),
             min(period.first_after_s, self.first_sync_s),
         )
 

@@ -32,6 +32,8 @@ _METRICS_LINE: Final = re.compile(r"metrics on (http://\S+)/metrics")
 
 _PACE_S: Final = 1.0
 """Every handler's period here, so that a person sees things move."""
+_PAUSE_S: Final = 0.2
+"""And their pause when a mark wakes them: a replica passes five handlers until it is probed."""
 
 
 class StackError(ControllerError):
@@ -156,6 +158,7 @@ metrics = "127.0.0.1:0"
 provisioner = "simulated"
 fleet_socket = "{self.fleet_socket}"
 max_period_s = {_PACE_S}
+max_mark_pause_s = {_PAUSE_S}
 first_sync_s = 0
 termination_grace_s = {_PACE_S}
 """
