@@ -24,7 +24,7 @@ _TARGETS_MAX = 100_000
 _SECONDS_MAX = 600.0
 _ROUNDS_MAX = 20
 _NOT_SHOWN = (
-    "loopback: no network, no loss, no distance; prober, bus and farm share the same cores",
+    "loopback: no network, no loss, no distance; the prober has a core, farm and bus the others",
     "every target answers 200 at once on a kept connection: no new connections, TLS, or failures",
     "the floor has no deadlines, thresholds, statuses or metrics; fleetpulse probe has all these",
     "fleetpulse wire has deadlines, verdicts and counters, but no bus, statuses or metrics port",

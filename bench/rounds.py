@@ -17,7 +17,7 @@ from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
 from bench.build import Programs
-from bench.farm import Farm, fleet, hosts, usage
+from bench.farm import Farm, cores, fleet, hosts, usage
 from controller.child import Child
 from controller.embedded import EmbeddedValkey
 from probe.bus_targets import TargetFeed
@@ -61,11 +61,9 @@ def floor_round(programs: Programs, *, targets: int, seconds: float) -> Round:
     """
     with Farm(programs.farm) as farm:
         whole_s = seconds + _WARM_UP_S + 1.0
-        floor = subprocess.Popen(
-            [str(programs.floor), str(targets), str(whole_s)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+        command = [str(programs.floor), str(targets), str(whole_s)]
+        with cores(prober=True):
+            floor = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         with floor:
             assert floor.stdin is not None
             assert floor.stdout is not None
@@ -90,9 +88,10 @@ def wire_round(programs: Programs, directory: Path, *, targets: int, seconds: fl
     log = directory / "wire.log"
     with Farm(programs.farm) as farm, log.open("wb") as errors:
         command = [sys.executable, "-m", "bench.wire", str(targets), str(farm.port)]
-        wire = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
-        )
+        with cores(prober=True):
+            wire = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+            )
         try:
             _until_probed(farm, 2 * targets, lambda: wire.poll() is None, log)
             time.sleep(_WARM_UP_S)
@@ -120,10 +119,12 @@ def our_round(programs: Programs, directory: Path, *, targets: int, seconds: flo
     prober = Child(command, log_path=log)
     with Farm(programs.farm) as farm:
         try:
-            bus.start()
+            with cores(prober=False):
+                bus.start()
             wanted = fleet(targets, farm.port)
             anyio.run(_load, bus.url, wanted)
-            prober.start()
+            with cores(prober=True):
+                prober.start()
             _until_probed(farm, 2 * targets, lambda: prober.pid is not None, log)
             time.sleep(_WARM_UP_S)
             if prober.pid is None or bus.pid is None:
