@@ -153,7 +153,7 @@ class StatusJudge:
     ) -> Outcome:
         """Judge a reply: its status if it has one, else what is wrong with it."""
         status = reply.status
-        if status in check.expected:
+        if status in check.expected.codes:
             return Outcome(_PASSED, _OK, status, "", connect_s, first_byte_s, total_s)
         if reply.fault is not None:
             reason, detail = FAULT_REASONS[reply.fault], reply.detail

@@ -45,12 +45,14 @@ class Check:
         "connect_timeout_s",
         "connection",
         "deadline",
+        "deployment",
         "dirty",
         "due_at",
         "ended_at",
         "evidence_at",
         "expected",
         "first_deadline_s",
+        "generation",
         "healthy_threshold",
         "in_flight",
         "interval_s",
@@ -71,6 +73,8 @@ class Check:
     def __init__(self, target: ReplicaProbeTarget) -> None:
         self.target = target
         self.replica_id = target.replica_id
+        self.deployment = target.deployment
+        self.generation = target.generation
         self.interval_s = target.interval_s
         self.timeout_s = target.timeout_s
         self.connect_timeout_s = target.connect_timeout_s

@@ -109,7 +109,7 @@ class Sweep:
         if not check.dirty:  # the newest result wins: the status is built when it is taken
             check.dirty = True
             self._dirty.append(check)
-        self.counters.ended(outcome, check.target.deployment)
+        self.counters.ended(outcome, check.deployment)
         if transition is not None:
             healthy = check.streak.healthy
             change = HealthChange(
@@ -129,11 +129,11 @@ class Sweep:
         """Make `targets` the content of a partition, as `Scheduler.replace`, on the wire too."""
         changes = self.scheduler.replace(partition, targets, now=now, bus_now=bus_now, seeds=seeds)
         for check in (*changes.added, *changes.changed):
-            self.counters.watch(check.target.deployment)
+            self.counters.watch(check.deployment)
         for check in changes.retired:
             self._release(check)
             self._wire.forget(check)
-            self.counters.unwatch(check.target.deployment)
+            self.counters.unwatch(check.deployment)
         if changes.retired:
             self._dirty = [check for check in self._dirty if not check.removed]
         return changes

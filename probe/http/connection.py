@@ -43,8 +43,8 @@ class Owner(Protocol):
     def read_whole(self, data: bytes, /) -> Reply | None:
         """Return the reply that `data` is by itself, if it is one."""
 
-    def replied(self, connection: "Connection", reply: Reply, /) -> None:
-        """Take the reply to the probe in flight; the connection is still open."""
+    def replied(self, connection: "Connection", reply: Reply, now: float, /) -> None:
+        """Take the reply to the probe in flight, complete `now`; the connection is still open."""
 
     def broke(self, connection: "Connection", error: Exception | None, /) -> None:
         """Take note that the probe in flight lost its connection before a reply."""
@@ -133,18 +133,20 @@ class Connection(asyncio.Protocol):
             self._unasked()
             return
         latch = self.latch
+        now = monotonic()
         if latch is None:
-            self.first_byte_at = monotonic()
+            self.first_byte_at = now
             if len(data) <= WHOLE_MAX_BYTES and not self.prepared.head_only:
-                reply = self.owner.read_whole(data)
+                owner = self.owner
+                reply = owner.read_whole(data)
                 if reply is not None:
-                    self.owner.replied(self, reply)
+                    owner.replied(self, reply, now)
                     return
             self.latch = latch = Latch(head_only=self.prepared.head_only)
         reply = latch.feed(data)
         if reply is not None:
             self.latch = None
-            self.owner.replied(self, reply)
+            self.owner.replied(self, reply, now)
 
     def eof_received(self) -> None:
         """Stop keeping a connection that the peer is done with; the transport closes itself."""
@@ -161,7 +163,7 @@ class Connection(asyncio.Protocol):
             latch, self.latch = self.latch, None
             reply = NOT_A_BYTE if latch is None else latch.closed()
             if reply.status or (exc is None and latch is not None):
-                self.owner.replied(self, reply)
+                self.owner.replied(self, reply, monotonic())
             else:
                 self.owner.broke(self, exc)
 

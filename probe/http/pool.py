@@ -167,22 +167,21 @@ class HttpPool:
 
     # Called by the connections.
 
-    def replied(self, connection: Connection, reply: Reply) -> None:
+    def replied(self, connection: Connection, reply: Reply, now: float) -> None:
         """Keep or close the connection, and tell how the probe ended."""
-        now = monotonic()
         if reply.reusable and len(self._open) <= self.max_kept:
             connection.state = _IDLE
         else:
             self._drop(connection)
-        connect_s = 0.0 if connection.reused else connection.asked_at - connection.dialled_at
+        check, asked_at = connection.check, connection.asked_at
         outcome = self._judge.replied(
-            connection.check,
+            check,
             reply,
-            connect_s=connect_s,
-            first_byte_s=connection.first_byte_at - connection.asked_at,
+            connect_s=0.0 if connection.reused else asked_at - connection.dialled_at,
+            first_byte_s=connection.first_byte_at - asked_at,
             total_s=now - connection.began_at,
         )
-        self.done(connection.check, outcome)
+        self.done(check, outcome)
 
     def broke(self, connection: Connection, error: Exception | None) -> None:
         """Begin again on a fresh connection if this one was kept, else tell how the probe ended."""
