@@ -8,6 +8,7 @@ is away all of it goes on from memory, and says so in the metrics.
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Protocol
 
 import anyio
@@ -201,6 +202,7 @@ class Flusher:
         self._count = count
         self._wait_s = wait_s
         self._late_s = late_s
+        self._ttl_s = lru_cache(status_ttl_s)  # a fleet has few intervals
         self._enough = anyio.Event()
         self._changes: deque[HealthChange] = deque(maxlen=TRANSITIONS_MAX)
 
@@ -263,7 +265,7 @@ class Flusher:
     def _items(self, checks: Sequence[Check]) -> list[SetEx]:
         """Encode the statuses of `checks`, less those whose results are too old to be news."""
         ledger, instance = self._prober.ledger, self._prober.instance
-        status_key, note_phases = self._keys.status, ledger.note_phases
+        status_key, ttl_s, note_phases = self._keys.status, self._ttl_s, ledger.note_phases
         now, offset_s = self._prober.clock(), self._prober.lifeline.offset_s
         oldest, at = now - self._late_s, now + offset_s
         items: list[SetEx] = []
@@ -276,8 +278,7 @@ class Flusher:
                 continue
             note_phases(check.replica_id, outcome, at)
             status = status_of(check, outcome, offset_s=offset_s, prober=instance)
-            ttl_s = status_ttl_s(check.interval_s)
-            items.append((status_key(check.replica_id), encode(status), ttl_s))
+            items.append((status_key(check.replica_id), encode(status), ttl_s(check.interval_s)))
         return items
 
 
