@@ -32,11 +32,12 @@ Handler = RouteHandler | DeploymentHandler
 
 @dataclass(slots=True)
 class _Due:
-    """When one handler ran last, and whether it is marked; times are monotonic seconds."""
+    """When one handler ran last, and how often it was marked; times are monotonic seconds."""
 
     next_at: float
-    marked: bool = False
     last_at: float = float("-inf")
+    marks: int = 0
+    """Those that no run has answered yet."""
 
 
 class Runner:
@@ -63,7 +64,12 @@ class Runner:
         """Wake the handlers that consume `mark`, no sooner than their shortest pause allows."""
         for handler in self._handlers:
             if mark in handler.schedule.consumes:
-                self._due[handler.name].marked = True
+                self._due[handler.name].marks += 1
+
+    def hurry(self) -> None:
+        """Let every handler be due now, whatever its period."""
+        for due in self._due.values():
+            due.next_at = self._clock()
 
     def next_at(self) -> float:
         """Return when the next handler is due, in monotonic seconds."""
@@ -71,7 +77,7 @@ class Runner:
 
     def _due_at(self, handler: Handler) -> float:
         due, pause_s = self._due[handler.name], handler.schedule.on_mark_s
-        if due.marked and pause_s is not None:
+        if due.marks and pause_s is not None:
             return min(due.next_at, due.last_at + pause_s)
         return due.next_at
 
@@ -80,19 +86,28 @@ class Runner:
 
         Raises:
             LeaseLost: if another controller leads.
-            DatabaseUnreachable: if the database does not answer; the tick did nothing then.
+            DatabaseUnreachable: if the database does not answer; everything is due again then.
         """
+        try:
+            return await self._run_due(epoch)
+        except DatabaseUnreachable:
+            self.hurry()
+            raise
+
+    async def _run_due(self, epoch: int) -> int:
         now = self._clock()
         due = [handler for handler in self._handlers if self._due_at(handler) <= now]
         if not due:
             return 0
+        # A mark set from here on may be of something this look at the world does not show.
+        answered = {handler.name: self._due[handler.name].marks for handler in due}
         world = await self._observer.observe()
         changed = 0
         for handler in due:
-            state = self._due[handler.name]
-            state.last_at, state.marked = now, False
-            state.next_at = now + handler.schedule.period_s
             written = await self._run(handler, world, epoch)
+            state = self._due[handler.name]
+            state.last_at, state.next_at = now, now + handler.schedule.period_s
+            state.marks -= answered[handler.name]
             if written:
                 changed += written
                 for mark in handler.schedule.produces:
@@ -129,14 +144,18 @@ class Runner:
         written = tuple(c for c in plan.changes if c.route.id not in lost)
         self._metrics.lost(handler.name, len(lost))
         self._metrics.changed(written)
-        await handler.after(world, Applied(changes=written, lost=result.lost))
+        try:
+            await handler.after(world, Applied(changes=written, lost=result.lost))
+        except Exception:  # what was written stays written, and wakes whom it concerns
+            log.exception("after_failed", handler=handler.name)
+            self._metrics.failed(handler.name)
         return len(written)
 
     async def _decide(self, handler: RouteHandler, world: World, routes: Sequence[Route]) -> Plan:
         """Decide for all; when that raises, for each half, down to the route that is to blame."""
         try:
             return await handler.decide(world, routes)
-        except LeaseLost:
+        except (LeaseLost, DatabaseUnreachable):
             raise
         except ControllerError as error:
             log.warning("handler_cannot_tell", handler=handler.name, error=str(error))

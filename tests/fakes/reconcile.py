@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+import pytest
+
 from controller.bus import ControlBus, Written
 from controller.db.repository import Repository
 from controller.metrics import ControllerMetrics
-from controller.model import Decision, Deployment, Route, RouteChange
+from controller.model import Decision, Deployment, Health, Route, RouteChange
 from controller.reconcile.handler import (
     Applied,
     DeploymentHandler,
@@ -20,6 +22,7 @@ from controller.reconcile.runner import Handler, Runner
 from controller.route.guard import BusView, HoldCause
 from probe.errors import BusUnreachable
 from probe.wire import ReplicaId, ReplicaProbeTarget
+from tests.fakes.database import change
 from tests.fakes.nouns import a_view, snapshot_of
 
 ALWAYS: Final = Schedule(period_s=1.0, on_mark_s=0.0)
@@ -42,8 +45,12 @@ class Eyes(Observer):
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
+        self.while_looking: Callable[[], None] | None = None
+        """What happens meanwhile."""
 
     async def observe(self) -> World:
+        if self.while_looking is not None:
+            self.while_looking()
         snapshot = await self._repository.observe()
         return World(snapshot=snapshot, view=a_view(), hold=frozenset())
 
@@ -105,6 +112,7 @@ class Ticks:
     def __init__(self, repository: Repository) -> None:
         self.now_s = 1000.0
         self.metrics = ControllerMetrics()
+        self.eyes = Eyes(repository)
         self._repository = repository
 
     def of(self, *handlers: Handler) -> "Ticks":
@@ -112,7 +120,7 @@ class Ticks:
         self.runner = Runner(
             handlers,
             repository=self._repository,
-            observer=Eyes(self._repository),
+            observer=self.eyes,
             metrics=self.metrics,
             clock=lambda: self.now_s,
         )
@@ -151,6 +159,23 @@ class RecordingBus(ControlBus):
     def _reach(self) -> None:
         if self.away:
             raise BusUnreachable("the recording bus is away: set `away` to False")
+
+
+@pytest.fixture
+def ticks(repository: Repository) -> Ticks:
+    """A runner to be given its handlers."""
+    return Ticks(repository)
+
+
+def degrade(routes: Sequence[Route]) -> Plan:
+    """Plan a change of every route."""
+    return plan_of(*(change(route, health=Health.DEGRADED) for route in routes))
+
+
+def nothing(routes: Sequence[Route]) -> Plan:
+    """Plan no change."""
+    del routes
+    return Plan()
 
 
 def plan_of(*changes: RouteChange) -> Plan:

@@ -9,3 +9,4 @@ from tests.fakes.database import (  # noqa: F401 - fixtures of the tests beside
     repository,
     service,
 )
+from tests.fakes.reconcile import ticks  # noqa: F401 - the same

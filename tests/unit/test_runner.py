@@ -21,26 +21,12 @@ from controller.model import (
 )
 from controller.reconcile.handler import Applied, Mark, Plan, Schedule, World
 from tests.fakes.database import a_deployment, change, new_routes, running_routes, waiting
-from tests.fakes.reconcile import EachDeployment, EachRoute, Ticks, plan_of
+from tests.fakes.reconcile import EachDeployment, EachRoute, Ticks, degrade, nothing
 
 
 @pytest.fixture
 async def routes(repository: Repository, deployment: Deployment, epoch: int) -> tuple[Route, ...]:
     return await running_routes(repository, deployment, 4, epoch=epoch)
-
-
-@pytest.fixture
-def ticks(repository: Repository) -> Ticks:
-    return Ticks(repository)
-
-
-def degrade(routes: Sequence[Route]) -> Plan:
-    return plan_of(*(change(route, health=Health.DEGRADED) for route in routes))
-
-
-def nothing(routes: Sequence[Route]) -> Plan:
-    del routes
-    return Plan()
 
 
 async def healths(repository: Repository) -> list[Health]:
@@ -222,6 +208,28 @@ class TestAfterCommit:
         await ticks.of(Publishes(degrade)).runner.tick(epoch=epoch)
         assert seen == [[Health.DEGRADED] * len(routes)]
 
+    async def test_what_was_written_counts_though_what_follows_it_fails(
+        self, ticks: Ticks, routes: tuple[Route, ...], epoch: int
+    ) -> None:
+        """R-15, R-57"""
+
+        class Unheard(EachRoute):
+            async def after(self, world: World, applied: Applied) -> None:
+                raise ZeroDivisionError
+
+        schedule = Schedule(period_s=60.0, on_mark_s=0.0, consumes=frozenset({Mark.HEALTH}))
+        woken = EachRoute(nothing, name="woken", schedule=schedule)
+        unheard = Unheard(
+            degrade, schedule=Schedule(period_s=60.0, produces=frozenset({Mark.HEALTH}))
+        )
+        ticks.of(woken, unheard)
+        with structlog.testing.capture_logs() as logs:
+            assert await ticks.runner.tick(epoch=epoch) == len(routes)
+        assert [entry["event"] for entry in logs] == ["after_failed"]
+        assert ticks.failures("each_route") == 1
+        await ticks.runner.tick(epoch=epoch)
+        assert woken.runs == 2
+
     async def test_nothing_is_told_when_the_commit_fails(
         self, ticks: Ticks, routes: tuple[Route, ...], epoch: int
     ) -> None:
@@ -250,80 +258,6 @@ class TestAfterCommit:
         assert [entry["event"] for entry in logs] == ["decision_lost"]
         assert ticks.failures("each_deployment") is None
         assert await repository.history_of(deployment.id) == before
-
-
-class TestTime:
-    async def test_nothing_due_reads_nothing(
-        self, ticks: Ticks, routes: tuple[Route, ...], epoch: int
-    ) -> None:
-        """R-04"""
-        handler = EachRoute(nothing)
-        ticks.of(handler)
-        await ticks.runner.tick(epoch=epoch)
-        await ticks.runner.tick(epoch=epoch)
-        assert handler.runs == 1
-        assert routes
-        ticks.now_s += handler.schedule.period_s
-        await ticks.runner.tick(epoch=epoch)
-        assert handler.runs == 2
-
-    async def test_a_mark_wakes_its_consumers_after_their_shortest_pause(
-        self, ticks: Ticks, epoch: int
-    ) -> None:
-        """R-49"""
-        schedule = Schedule(period_s=60.0, on_mark_s=5.0, consumes=frozenset({Mark.HEALTH}))
-        woken = EachRoute(nothing, name="woken", schedule=schedule)
-        deaf = EachRoute(nothing, name="deaf", schedule=replace(schedule, consumes=frozenset()))
-        ticks.of(woken, deaf)
-        await ticks.runner.tick(epoch=epoch)
-        ticks.runner.mark(Mark.HEALTH)
-        assert ticks.runner.next_at() == ticks.now_s + 5.0
-        await ticks.runner.tick(epoch=epoch)
-        assert (woken.runs, deaf.runs) == (1, 1)
-        ticks.now_s += 5.0
-        await ticks.runner.tick(epoch=epoch)
-        assert (woken.runs, deaf.runs) == (2, 1)
-        assert ticks.runner.next_at() == ticks.now_s + 55.0
-
-    async def test_a_change_marks_for_others_and_no_change_marks_for_nobody(
-        self, ticks: Ticks, routes: tuple[Route, ...], epoch: int
-    ) -> None:
-        """R-49"""
-        first = EachRoute(
-            degrade,
-            name="first",
-            schedule=Schedule(period_s=1.0, produces=frozenset({Mark.READINESS})),
-        )
-        second = EachRoute(
-            nothing,
-            name="second",
-            schedule=Schedule(period_s=60.0, on_mark_s=0.0, consumes=frozenset({Mark.READINESS})),
-        )
-        ticks.of(second, first)
-        await ticks.runner.tick(epoch=epoch)
-        assert second.runs == 1
-        await ticks.runner.tick(epoch=epoch)
-        assert second.runs == 2
-        assert routes
-        first.plan = nothing
-        ticks.now_s += 1.0
-        await ticks.runner.tick(epoch=epoch)
-        await ticks.runner.tick(epoch=epoch)
-        assert second.runs == 2
-
-    async def test_a_later_handler_sees_what_an_earlier_one_wrote(
-        self, ticks: Ticks, routes: tuple[Route, ...], epoch: int
-    ) -> None:
-        seen: list[set[Health]] = []
-
-        def look(given: Sequence[Route]) -> Plan:
-            seen.append({route.health for route in given})
-            return Plan()
-
-        ticks.of(EachRoute(degrade, name="first"), EachRoute(look, name="second"))
-        await ticks.runner.tick(epoch=epoch)
-        assert seen == [{Health.DEGRADED}]
-        assert routes
 
 
 async def test_one_tick_writes_each_handlers_plan_in_one_transaction(
