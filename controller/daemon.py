@@ -8,7 +8,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ from controller.bus import ControlBus, connect
 from controller.db import migrate
 from controller.db.repository import Repository
 from controller.db.session import open_database
-from controller.errors import Conflict, DatabaseUnreachable, LeaseLost
+from controller.errors import Conflict, ControllerError, DatabaseUnreachable
 from controller.lease import Lease
 from controller.metrics import ControllerMetrics
 from controller.provision.external import ExternalProvisioner
@@ -33,6 +34,7 @@ from controller.reconcile.leadership import Leadership
 from controller.reconcile.runner import Runner
 from controller.settings import Settings
 from probe import ops
+from probe.errors import FleetpulseError
 from probe.layers import parse_address
 from probe.wire import Keys
 
@@ -80,10 +82,10 @@ class Controller:
             listener = await ops.bind(host, port)
             await _check_schema(self._settings.database_url)
             await self._bus.hello()
-            async with anyio.create_task_group() as group:
-                pages = ops.Pages(
-                    registry=self._metrics.registry, live=self._is_stuck, ready=self._not_ready
-                )
+            pages = ops.Pages(
+                registry=self._metrics.registry, live=self._is_stuck, ready=self._not_ready
+            )
+            async with _together() as group:
                 group.start_soon(ops.serve, listener, pages)
                 self._report(f"metrics on http://{ops.address_of(listener)}/metrics")
                 if once:
@@ -91,8 +93,6 @@ class Controller:
                 else:
                     await self._until_signal(group)
                 group.cancel_scope.cancel()
-        except* LeaseLost as errors:
-            raise errors.exceptions[0] from None
         finally:
             with anyio.CancelScope(shield=True):
                 await self._close()
@@ -119,7 +119,9 @@ class Controller:
         """Run the handlers under the lease.
 
         Raises:
+            Conflict: if another controller leads, and `once` cannot wait until it ends.
             LeaseLost: if another controller took over.
+            DatabaseUnreachable: if the database is away, and `once` cannot wait.
         """
         if self._lease.epoch is None and await self._lease.acquire() is None:
             raise Conflict("another controller holds the lease: stop it, or wait until it ends")
@@ -130,16 +132,18 @@ class Controller:
             self._settings, self._bus, self._repository, self._metrics, self._provisioner
         )
         try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(leadership.listen)
-                await self._reconcile(leadership.runner, epoch=epoch, once=once)
+            async with _together() as group:
+                if once:
+                    leadership.runner.hurry()
+                    await self._tick(leadership.runner, epoch=epoch)
+                else:
+                    group.start_soon(leadership.listen)
+                    await self._reconcile(leadership.runner, epoch=epoch)
                 group.cancel_scope.cancel()
-        except* LeaseLost as errors:
-            raise errors.exceptions[0] from None
         finally:
             self._metrics.leads(leader=False)
 
-    async def _reconcile(self, runner: Runner, *, epoch: int, once: bool) -> None:
+    async def _reconcile(self, runner: Runner, *, epoch: int) -> None:
         renew_s = self._settings.lease_s / 3
         renewed_at, stamped_at, stamp = time.monotonic(), float("-inf"), ""
         while True:
@@ -153,15 +157,18 @@ class Controller:
                     stamp = await self._repository.stamp()
                     if stamp != before:
                         runner.mark(Mark.DEPLOYMENTS)
-                await runner.tick(epoch=epoch)
+                await self._tick(runner, epoch=epoch)
                 self._trouble = None
             except DatabaseUnreachable as error:
                 self._note_database(error)
                 await anyio.sleep(RETRY_S)
-            self._metrics.wrote(self._repository.sql_writes)
-            if once:
-                return
             await anyio.sleep(TICK_S)
+
+    async def _tick(self, runner: Runner, *, epoch: int) -> None:
+        try:
+            await runner.tick(epoch=epoch)
+        finally:
+            self._metrics.wrote(self._repository.sql_writes)
 
     def _note_database(self, error: DatabaseUnreachable) -> None:
         self._metrics.database_error()
@@ -185,6 +192,21 @@ class Controller:
         await self._provisioner.close()
         await self._bus.aclose()
         await self._database.close()
+
+
+@asynccontextmanager
+async def _together() -> AsyncIterator[TaskGroup]:
+    """Run tasks together; what ends one of them on purpose comes out as itself, not in a group."""
+    try:
+        async with anyio.create_task_group() as group:
+            yield group
+    except ExceptionGroup as errors:
+        meant: Exception | None = errors.subgroup((ControllerError, FleetpulseError))
+        while isinstance(meant, ExceptionGroup):
+            meant = meant.exceptions[0]
+        if meant is None:
+            raise
+        raise meant from None
 
 
 async def _check_schema(database_url: str) -> None:
