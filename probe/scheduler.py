@@ -21,8 +21,12 @@ from probe.wire import (
     status_set,
 )
 
-FIRST_PROBE_S: Final = 1.0
-"""A new target is probed within a second of being read, whatever its interval (P11)."""
+FIRST_PROBE_S: Final = 0.7
+"""A new target is probed so soon after it is read: with a look at the bus every 0.25 s that is
+within a second of being written (P11)."""
+IN_PHASE_S: Final = 1.0
+"""At such an interval or less its phase is soon enough, and anything sooner would crowd the
+start of a whole fleet (R-61)."""
 
 _UP: Final = 1 - 1e-6
 """Rounds a start up to a slot. Most lie on one but for 1e-10 of float noise (after 10 days of
@@ -284,10 +288,10 @@ class Scheduler:
         """Give a new check its phase and its first start.
 
         With a fresh verdict from the bus it waits for its phase; without, it is probed within
-        a second, its phase shrunk to that second: as evenly spread (R-61).
+        `FIRST_PROBE_S`, its phase shrunk to that time: as evenly spread (R-61).
         """
         check.phase_slot = self._spread.take(check.replica_id, check.interval_s)
-        if in_phase or check.interval_s <= FIRST_PROBE_S:
+        if in_phase or check.interval_s <= IN_PHASE_S:
             check.joining = False
             check.next_due = _next_in_phase(check, now)
         else:

@@ -125,8 +125,8 @@ async def test_a_new_target_is_found_and_a_removed_one_is_left_alone(
 ) -> None:
     async with Redis.from_url(bus.url) as client, ProberProcess.running(bus.url, log) as prober:
         plot = farm.plant("ok200")
-        await load(bus, target(1, plot))
-        await until(lambda: has_status(client, replica(1), healthy=True), within_s=3)
+        await load(bus, target(1, plot, interval_s=10.0))
+        await until(lambda: has_status(client, replica(1), healthy=True), within_s=1.5)
         feed = TargetFeed(client)
         assert await feed.remove([replica(1)]) == 1
 

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 
 from probe.health import ended
 from probe.reasons import Reason
-from probe.scheduler import FIRST_PROBE_S, Check, Scheduler
+from probe.scheduler import FIRST_PROBE_S, IN_PHASE_S, Check, Scheduler
 from probe.spread import SLOTS_PER_S
 from probe.wire import ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget
 from tests.fakes.entries import replica, status, target
@@ -115,7 +115,7 @@ class Fleet(RuleBasedStateMachine):
         for check in list(self.flying):
             self.scheduler.record(check, PASSED, self.now)
         started: Counter[Check] = Counter()
-        until = self.now + 10.0 + FIRST_PROBE_S + 2 * SLOT
+        until = self.now + 10.0 + IN_PHASE_S + 2 * SLOT
         while self.now < until:
             self.now += 0.05
             for check in self.scheduler.due(self.now, 100):
@@ -185,19 +185,20 @@ def test_starts_are_spread_from_the_first_second_on(
     scheduler.replace(0, random_targets(seed, count, interval_s=interval_s), now=start)
     starts: defaultdict[int, int] = defaultdict(int)
     first_slot = int(start * SLOTS_PER_S) + 1
-    slots = int((FIRST_PROBE_S + interval_s) * SLOTS_PER_S) + 20
+    first_s = interval_s if interval_s <= IN_PHASE_S else FIRST_PROBE_S
+    slots = int((first_s + interval_s) * SLOTS_PER_S) + 20
     for slot in range(first_slot, first_slot + slots):
         now = (slot + 0.5) / SLOTS_PER_S
         for check in scheduler.due(now, count):
             starts[slot] += 1
             scheduler.record(check, PASSED, now)
-    first_s = int(FIRST_PROBE_S * SLOTS_PER_S)
-    joining = fullest_100_ms(starts, first_slot, first_slot + first_s)
-    regular = fullest_100_ms(starts, first_slot + first_s + 10, first_slot + slots)
+    joined = first_slot + int(first_s * SLOTS_PER_S)
+    joining = fullest_100_ms(starts, first_slot, joined)
+    regular = fullest_100_ms(starts, joined + 10, first_slot + slots)
     mean = count / interval_s / 10
     assert regular <= 1.3 * mean
-    # In the first second every target joins, and those that did keep their phase already.
-    assert joining <= 1.3 * (count / 10 + (mean if interval_s > FIRST_PROBE_S else 0))
+    # At first every target joins, and those that did keep their phase already.
+    assert joining <= 1.3 * (count / first_s / 10 + (mean if interval_s > IN_PHASE_S else 0))
 
 
 def fullest_100_ms(starts: dict[int, int], first: int, last: int) -> int:
