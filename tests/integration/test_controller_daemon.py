@@ -1,0 +1,269 @@
+"""A real controller process on a real database, bus and fleet: its start, its end, its rest."""
+
+import json
+import signal
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from controller.embedded import EmbeddedValkey
+from controller.model import HealthCheck, Policy, RevisionSpec
+from controller.provision.fleet.process import running_fleet
+from controller.service import Service
+from probe.wire import Keys, ReplicaId
+from tests.fakes.controller import ControllerProcess, run_to_end
+from tests.fakes.prober import ProberProcess, until
+from tests.fakes.verbs import EXTERNAL, apply_demo
+
+QUICK = {"max_period_s": 0.2, "first_sync_s": 0}
+
+
+@pytest.fixture
+def bus() -> Iterator[EmbeddedValkey]:
+    """A server of the test's own, to be killed."""
+    with tempfile.TemporaryDirectory(prefix="fp-") as directory:
+        server = EmbeddedValkey(Path(directory, "bus"))
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+async def client(bus: EmbeddedValkey) -> AsyncIterator[Redis]:
+    async with Redis(unix_socket_path=str(bus.socket_path)) as redis:
+        yield redis
+
+
+@pytest.fixture
+def settings(database_url: str, bus: EmbeddedValkey) -> dict[str, Any]:
+    return {"database_url": database_url, "redis_url": bus.url} | QUICK
+
+
+def one_sentence(stderr: bytes) -> str:
+    """Return the only line of `stderr`."""
+    (line,) = stderr.decode().splitlines()
+    assert line.startswith("fleetpulse: ")
+    return line
+
+
+class TestStartErrors:
+    @pytest.mark.parametrize(
+        ("given", "code", "said"),
+        [
+            ({"database_url": "{dir}/empty.db"}, 1, "run `fleetpulse db upgrade`"),
+            ({"database_url": "{dir}/none/fleet.db"}, 3, "cannot be opened"),
+            ({"database_url": "postgresql://ada@db/fleet"}, 2, "'postgresql' is not spoken"),
+            ({"database_url": ""}, 2, "pass --database"),
+            ({"redis_url": "unix://{dir}/no.sock"}, 3, "start it, or name another with --redis"),
+            ({"redis_url": "http://localhost"}, 2, "'http'"),
+            ({"metrics": "nowhere"}, 2, "controller.metrics = 'nowhere' is not HOST:PORT"),
+            ({"lease_s": "0"}, 2, "controller.lease_s"),
+            ({"provisioner": "simulated"}, 2, "controller.fleet_socket"),
+        ],
+    )
+    async def test_what_cannot_work_ends_in_one_sentence_with_its_code(
+        self,
+        settings: dict[str, Any],
+        tmp_path: Path,
+        given: dict[str, str],
+        code: int,
+        said: str,
+    ) -> None:
+        given = {key: value.format(dir=tmp_path) for key, value in given.items()}
+        flags = [f"--metrics={given.pop('metrics')}"] if "metrics" in given else []
+        ended = await run_to_end(*flags, **settings | given)
+        assert ended.returncode == code
+        assert said in one_sentence(ended.stderr)
+
+    async def test_a_bus_of_another_layout_is_refused(
+        self, settings: dict[str, Any], client: Redis
+    ) -> None:
+        await client.set(Keys().partitions, "65")
+        ended = await run_to_end(**settings)
+        assert ended.returncode == 2
+        assert "65 partitions" in one_sentence(ended.stderr)
+
+
+class TestOnce:
+    async def test_every_handler_runs_once_the_target_sync_too(
+        self, settings: dict[str, Any], service: Service, client: Redis
+    ) -> None:
+        await apply_demo(service, revision=EXTERNAL)
+        route = await service.register_route("demo", host="127.0.0.1", port=8000)
+        for _ in range(2):  # pending, starting, warming up: a step of a route is a run or two
+            ended = await run_to_end("--once", **settings | {"first_sync_s": 3600})
+            assert ended.returncode == 0, ended.stderr
+        assert await client.exists(Keys().target(ReplicaId(route.id)))
+
+    async def test_once_beside_a_leader_says_so(
+        self, settings: dict[str, Any], tmp_path: Path
+    ) -> None:
+        async with ControllerProcess.running(tmp_path / "log", **settings) as leader:
+            await until(leader.leads)
+            ended = await run_to_end("--once", **settings)
+            assert ended.returncode == 1
+            assert "another controller holds the lease" in one_sentence(ended.stderr)
+            assert await leader.leads()
+
+    async def test_check_config_needs_no_service(self, tmp_path: Path) -> None:
+        nowhere = f"unix://{tmp_path}/no.sock"
+        ended = await run_to_end("--check-config", database_url="none.db", redis_url=nowhere)
+        assert ended.returncode == 0
+        lines = ended.stdout.decode().splitlines()
+        assert lines[0] == "[controller]"
+        source = "environment FLEETPULSE_CONTROLLER__REDIS_URL"
+        assert f"redis_url = {json.dumps(nowhere)}  # {source}" in lines
+
+
+class TestLeadership:
+    async def test_a_standby_takes_over_when_the_leader_is_killed(
+        self, settings: dict[str, Any], tmp_path: Path
+    ) -> None:
+        short = settings | {"lease_s": 1}
+        async with (
+            ControllerProcess.running(tmp_path / "1.log", **short) as first,
+            ControllerProcess.running(tmp_path / "2.log", **short) as second,
+        ):
+            leader, standby = (first, second) if await first.leads() else (second, first)
+            await until(leader.leads)
+            assert not await standby.leads()
+            assert (await standby.get("/readyz")).status_code == 200
+            await leader.end(signal.SIGKILL)
+            await until(standby.leads)
+
+    async def test_sigterm_ends_in_order_and_frees_the_lease(
+        self, settings: dict[str, Any], tmp_path: Path
+    ) -> None:
+        long = settings | {"lease_s": 600}
+        async with ControllerProcess.running(tmp_path / "1.log", **long) as leader:
+            await until(leader.leads)
+            async with ControllerProcess.running(tmp_path / "2.log", **long) as standby:
+                assert await leader.end() == 0
+                await until(standby.leads)
+                assert await standby.end(signal.SIGINT) == 0
+
+    async def test_who_lost_the_lease_ends_at_once_and_says_so(
+        self, settings: dict[str, Any], database_url: str, tmp_path: Path
+    ) -> None:
+        """I8"""
+        async with ControllerProcess.running(
+            tmp_path / "log", **settings | {"lease_s": 1}
+        ) as leader:
+            await until(leader.leads)
+            with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as thief:
+                thief.execute("UPDATE leader_lease SET epoch = epoch + 1, holder = 'thief'")
+                thief.commit()
+            assert await leader.process.wait() == 1
+            assert leader.log.read_text().splitlines()[-1].startswith("fleetpulse: ")
+            assert "Traceback" not in leader.log.read_text()
+
+
+@pytest.fixture
+async def serving(
+    settings: dict[str, Any], service: Service, bus: EmbeddedValkey, tmp_path: Path
+) -> AsyncIterator[ControllerProcess]:
+    """A controller whose deployment of three simulated replicas is up, with its prober."""
+    check = HealthCheck(path="/health", interval_s=1.0, max_wait_time_s=1.0, max_retries=3)
+    spec = RevisionSpec(environment={"SIM_LOAD_S": "0"}, health_check=check)
+    await apply_demo(service, revision=spec, policy=Policy())
+    async with AsyncExitStack() as stack:
+        socket = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fp-")), "fleet")
+        await stack.enter_async_context(running_fleet(socket))
+        await stack.enter_async_context(ProberProcess.running(bus.url, tmp_path / "prober.log"))
+        fleet = {"provisioner": "simulated", "fleet_socket": socket, "lease_s": 6}
+        controller = await stack.enter_async_context(
+            ControllerProcess.running(tmp_path / "controller.log", **settings | fleet)
+        )
+
+        async def settled() -> bool:
+            (deployment,) = await service.list_deployments()
+            routes = await service.list_routes()
+            return deployment.rollout is None and [r.ready for r in routes] == [True] * 3
+
+        await until(settled, within_s=20)
+        yield controller
+
+
+async def ticks_of(controller: ControllerProcess) -> float:
+    return await controller.metric("reconcile_seconds_count", handler="classify_health")
+
+
+async def rows_written(controller: ControllerProcess) -> float:
+    """Return how many rows of the fleet's state were written; the lease is not of it."""
+    of_lease = await controller.metric("sql_writes_total", table="leader_lease")
+    return await controller.metric("sql_writes_total") - of_lease
+
+
+class TestRunning:
+    async def test_a_fleet_at_rest_is_not_written_to(self, serving: ControllerProcess) -> None:
+        """I10"""
+        before, ticks = await rows_written(serving), await ticks_of(serving)
+        assert before > 0
+
+        async def ticked() -> bool:
+            return await ticks_of(serving) >= ticks + 10
+
+        await until(ticked, within_s=20)
+        assert await rows_written(serving) == before
+        assert await serving.metric("reconcile_failures_total") == 0
+        assert await serving.metric("invariant_violations_total") == 0
+
+    async def test_a_bus_that_goes_away_is_ridden_out(
+        self, serving: ControllerProcess, service: Service, bus: EmbeddedValkey, client: Redis
+    ) -> None:
+        """R-05, I11"""
+        before = await service.list_routes()
+        bus.kill()
+
+        async def incident() -> bool:
+            return await serving.metric("incident_active", kind="bus_unreachable") == 1
+
+        async def over() -> bool:
+            return not await incident()
+
+        async def targets_are_back() -> bool:
+            return await client.exists(*(Keys().target(ReplicaId(r.id)) for r in before)) == 3
+
+        await until(incident)
+        ticks = await ticks_of(serving)
+
+        async def ticked() -> bool:
+            return await ticks_of(serving) >= ticks + 10
+
+        await until(ticked, within_s=20)
+        assert await serving.metric("bus_errors_total") > 0
+        assert (await serving.get("/livez")).status_code == 200
+        assert await service.list_routes() == before
+        bus.start()
+        await until(over)
+        await until(targets_are_back)
+        assert await service.list_routes() == before
+        assert await serving.end() == 0
+
+    async def test_a_database_that_is_held_by_somebody_is_ridden_out(
+        self, serving: ControllerProcess, service: Service, database_url: str
+    ) -> None:
+        """I11"""
+        before = await service.list_routes()
+
+        async def noticed() -> bool:
+            return (await serving.get("/readyz")).status_code == 503
+
+        async def well() -> bool:
+            return (await serving.get("/readyz")).status_code == 200
+
+        with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            await until(noticed, within_s=15)
+            assert await serving.metric("database_errors_total") >= 1
+            assert (await serving.get("/livez")).status_code == 200
+            holder.rollback()
+        await until(well)
+        assert await serving.leads()
+        assert await service.list_routes() == before
