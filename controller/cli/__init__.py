@@ -1,8 +1,13 @@
 """The console script `fleetpulse`: one group, whose commands are imported when they are used.
 
-`fleetpulse --help` and the prober's commands never import the control plane's libraries.
+`fleetpulse --help` and the prober's commands never import the control plane's libraries. What a
+person got wrong is told in one line, whichever command says so.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
 from typing import Final
@@ -25,6 +30,21 @@ COMMANDS: Final = {
 """Name, where it lives, and its line in `--help` (which must not import it)."""
 
 
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """Tell an error of the command line as every other message of ours."""
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:  # asked for nothing, given the help
+        raise
+    except click.ClickException as error:
+        text = error.format_message()
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            text = f"{text} See `{error.ctx.command_path} --help`."
+        click.echo(f"fleetpulse: {text}", err=True)
+        raise click.exceptions.Exit(error.exit_code) from error
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands' names, and imports one when it is asked for."""
 
@@ -42,6 +62,26 @@ class LazyGroup(click.Group):
             raise TypeError(f"{module}:{attribute} is not a command")
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse what stands before the command."""
+        with _in_one_line():
+            return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; a mistyped one is answered with the nearest name."""
+        if args[0] not in COMMANDS:
+            near = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command."""
+        with _in_one_line():
+            return super().invoke(ctx)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands from the table alone."""
         with formatter.section("Commands"):
@@ -50,5 +90,8 @@ class LazyGroup(click.Group):
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version("fleetpulse"), prog_name="fleetpulse")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Tell which inference replicas can serve, and change them without dropping a request."""
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from controller.cli.session import run
+from controller.cli.session import require, run
 from controller.daemon import Controller
 from controller.settings import load
 from probe import logs
@@ -14,13 +14,20 @@ from probe import logs
 
 @click.command()
 @click.option(
-    "--config", "file", type=click.Path(path_type=Path), help="A TOML file, table [controller]."
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    help="A TOML file with a table [controller].",
 )
-@click.option("--database", "database_url", metavar="URL", help="Where the state lives.")
-@click.option("--redis", "redis_url", metavar="URL", help="The bus.")
-@click.option("--metrics", metavar="HOST:PORT", help="Of /metrics; port 0 picks one.")
-@click.option("--once", is_flag=True, help="Run every handler once, then end.")
-@click.option("--check-config", is_flag=True, help="Print the effective settings, then end.")
+@click.option(
+    "--database", "database_url", metavar="URL", help="Where the state lives: sqlite:///PATH."
+)
+@click.option(
+    "--redis", "redis_url", metavar="URL", help="The bus: redis://, rediss:// or unix://."
+)
+@click.option("--metrics", metavar="HOST:PORT", help="Where /metrics is; port 0 picks a free one.")
+@click.option("--once", is_flag=True, help="Run every handler once, end.")
+@click.option("--check-config", is_flag=True, help="Print the settings and their sources, end.")
 def controller(
     file: Path | None,
     once: bool,  # noqa: FBT001 - click passes by name
@@ -36,6 +43,7 @@ def controller(
             for line in effective.lines():
                 click.echo(line)
             return
+        await require(effective.settings.database_url)
         logs.configure()
         await Controller(effective.settings, report=partial(click.echo)).run(once=once)
 

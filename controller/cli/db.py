@@ -2,7 +2,7 @@
 
 import click
 
-from controller.cli.session import database_option, json_option, run, show_one
+from controller.cli.session import database_option, json_option, require, run, said, show_one
 from controller.db import migrate
 
 
@@ -13,18 +13,31 @@ def db() -> None:
 
 @db.command()
 @database_option
-def upgrade(database_url: str) -> None:
+@json_option
+def upgrade(database_url: str, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
     """Create the schema, or bring it up to date; safe to repeat."""
-    before = run(lambda: migrate.current(database_url))
-    run(lambda: migrate.upgrade(database_url))
-    after = run(lambda: migrate.current(database_url))
-    click.echo(f"already at {after}" if before == after else f"{before or 'empty'} -> {after}")
+
+    async def work() -> tuple[str | None, str | None]:
+        before = await migrate.current(database_url)
+        await migrate.upgrade(database_url)
+        return before, await migrate.current(database_url)
+
+    before, after = run(work)
+    sentence = f"already at {after}" if before == after else f"{before or 'empty'} -> {after}"
+    said(sentence, {"before": before, "after": after}, as_json=as_json)
 
 
 @db.command()
 @database_option
 @json_option
-def current(database_url: str, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
-    """Show the schema's version, and the one this program needs."""
-    found = run(lambda: migrate.current(database_url))
+def current(database_url: str, as_json: bool) -> None:  # noqa: FBT001
+    """Show the schema's version, and the one this program needs; exit 1 where they differ."""
+
+    async def work() -> str | None:
+        await require(database_url)
+        return await migrate.current(database_url)
+
+    found = run(work)
     show_one({"current": found, "needed": migrate.head()}, as_json=as_json)
+    if found != migrate.head():
+        raise SystemExit(1)

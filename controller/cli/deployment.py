@@ -1,14 +1,39 @@
 """`fleetpulse deployment`: what should run, and how many of it."""
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from controller.cli.session import database_option, json_option, run, service, show, show_one
-from controller.definition.deployment_file import DeploymentFile, Syntax, parse, syntax_of
+from controller.cli.session import (
+    database_option,
+    json_option,
+    run,
+    said,
+    service,
+    show,
+    show_one,
+)
+from controller.db.history import HistoryEntry
+from controller.definition.deployment_file import (
+    SIZE_MAX_CHARS,
+    DeploymentFile,
+    Syntax,
+    parse,
+    syntax_of,
+)
 from controller.errors import InvalidInput
 from controller.model import Deployment, Route
+
+file_option = click.option(
+    "-f",
+    "--file",
+    "path",
+    required=True,
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="TOML, YAML or JSON; - reads JSON from standard input.",
+)
 
 
 @click.group()
@@ -17,14 +42,7 @@ def deployment() -> None:
 
 
 @deployment.command()
-@click.option(
-    "-f",
-    "--file",
-    "path",
-    required=True,
-    type=click.Path(path_type=Path, allow_dash=True),
-    help="TOML, YAML or JSON; - reads JSON from standard input.",
-)
+@file_option
 @database_option
 @json_option
 def apply(path: Path, database_url: str, as_json: bool) -> None:  # noqa: FBT001 - click
@@ -41,11 +59,12 @@ def apply(path: Path, database_url: str, as_json: bool) -> None:  # noqa: FBT001
                 revision=wanted.revision,
                 auto_activate=wanted.auto_activate,
             )
-        if as_json:
-            row = describe(applied.deployment, ()) | {"changes": list(applied.changes)}
-            show_one(row, as_json=True)
-        else:
-            click.echo(f"{wanted.name}: {'; '.join(applied.changes) or 'unchanged'}")
+            routes = await verbs.list_routes()
+        said(
+            f"{wanted.name}: {'; '.join(applied.changes) or 'unchanged'}",
+            describe(applied.deployment, routes) | {"changes": applied.changes},
+            as_json=as_json,
+        )
 
     run(work)
 
@@ -77,26 +96,14 @@ def show_(name: str, database_url: str, as_json: bool) -> None:  # noqa: FBT001
             found = await verbs.get_deployment(name)
             routes = await verbs.list_routes(name)
             history = await verbs.history(name, limit=10)
-        events = [
-            {
-                "at_ms": e.updated_at_ms,
-                "category": e.category,
-                "result": e.result,
-                "attempts": e.attempts,
-                "message": e.message,
-            }
-            for e in history
-        ]
         if as_json:
+            events = [{"at_ms": entry.updated_at_ms} | _event(entry) for entry in history]
             show_one(describe(found, routes) | {"history": events}, as_json=True)
             return
         show_one(describe(found, routes), as_json=False)
         click.echo()
-        show(
-            [{k: v for k, v in e.items() if k != "at_ms"} for e in events],
-            as_json=False,
-            nothing="no history",
-        )
+        told = [{"at": _utc(entry.updated_at_ms)} | _event(entry) for entry in history]
+        show(told, as_json=False, nothing="no history")
 
     run(work)
 
@@ -105,13 +112,16 @@ def show_(name: str, database_url: str, as_json: bool) -> None:  # noqa: FBT001
 @click.argument("name")
 @click.argument("replicas", type=int)
 @database_option
-def scale(name: str, replicas: int, database_url: str) -> None:
-    """Want another count of replicas."""
+@json_option
+def scale(name: str, replicas: int, database_url: str, as_json: bool) -> None:  # noqa: FBT001
+    """Want another count of replicas, until another count is applied."""
 
     async def work() -> None:
         async with service(database_url) as verbs:
             found = await verbs.scale(name, replicas)
-        click.echo(f"{found.name}: {found.target_count} replicas wanted")
+            routes = await verbs.list_routes()
+        sentence = f"{found.name}: {found.target_count} replicas wanted"
+        said(sentence, describe(found, routes), as_json=as_json)
 
     run(work)
 
@@ -119,13 +129,16 @@ def scale(name: str, replicas: int, database_url: str) -> None:
 @deployment.command()
 @click.argument("name")
 @database_option
-def delete(name: str, database_url: str) -> None:
+@json_option
+def delete(name: str, database_url: str, as_json: bool) -> None:  # noqa: FBT001
     """Drain every replica, then forget the deployment."""
 
     async def work() -> None:
         async with service(database_url) as verbs:
             found = await verbs.delete(name)
-        click.echo(f"{found.name}: {found.lifecycle}")
+            routes = await verbs.list_routes()  # of all: this one may be gone already
+        sentence = f"{found.name}: {found.lifecycle}"
+        said(sentence, describe(found, routes), as_json=as_json)
 
     run(work)
 
@@ -145,18 +158,34 @@ def describe(deployment: Deployment, routes: tuple[Route, ...]) -> dict[str, obj
     }
 
 
+def _event(entry: HistoryEntry) -> dict[str, object]:
+    return {
+        "category": entry.category,
+        "result": entry.result,
+        "attempts": entry.attempts,
+        "message": entry.message,
+    }
+
+
+def _utc(ms: int) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, tz=UTC):%Y-%m-%d %H:%M:%SZ}"
+
+
 def read_file(path: Path) -> DeploymentFile:
     """Read a deployment file; - is JSON on standard input.
 
     Raises:
         InvalidInput: if it cannot be read, or says what cannot be; names the file.
     """
-    if str(path) == "-":
-        return parse(sys.stdin.read(), syntax=Syntax.JSON)
-    syntax = syntax_of(path.name)
     try:
-        return parse(path.read_text(encoding="utf-8"), syntax=syntax)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} cannot be read: {error}") from error
+        if str(path) == "-":
+            return parse(sys.stdin.read(SIZE_MAX_CHARS + 1), syntax=Syntax.JSON)
+        syntax = syntax_of(path.name)
+        with path.open(encoding="utf-8") as file:
+            return parse(file.read(SIZE_MAX_CHARS + 1), syntax=syntax)
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path} is not UTF-8: {error.reason}, byte {error.start}") from error
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from error

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from controller.cli.deployment import read_file
-from controller.cli.session import database_option, json_option, run, service, show
+from controller.cli.deployment import file_option, read_file
+from controller.cli.session import database_option, json_option, run, said, service, show
 
 
 @click.group()
@@ -15,25 +15,20 @@ def revision() -> None:
 
 @revision.command()
 @click.argument("name")
-@click.option(
-    "-f",
-    "--file",
-    "path",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="A deployment file; its revision is taken.",
-)
+@file_option
 @click.option("--auto-activate", is_flag=True, help="Start the rollout to it at once.")
 @database_option
-def add(name: str, path: Path, auto_activate: bool, database_url: str) -> None:  # noqa: FBT001
-    """Add a revision under the next number."""
+@json_option
+def add(name: str, path: Path, auto_activate: bool, database_url: str, as_json: bool) -> None:  # noqa: FBT001
+    """Add the revision that a deployment file holds, under the next number."""
 
     async def work() -> None:
         spec = read_file(path).revision
         async with service(database_url) as verbs:
             added = await verbs.add_revision(name, spec, auto_activate=auto_activate)
         then = "its rollout has started" if auto_activate else "not activated"
-        click.echo(f"{name}: revision {added.number}, {then}")
+        row = {"name": name, "number": added.number, "id": added.id, "activated": auto_activate}
+        said(f"{name}: revision {added.number}, {then}", row, as_json=as_json)
 
     run(work)
 
@@ -57,7 +52,7 @@ def list_(name: str, database_url: str, as_json: bool) -> None:  # noqa: FBT001
             {
                 "number": one.number,
                 "role": roles.get(one.id),
-                "command": " ".join(one.spec.command) or one.spec.image or None,
+                "runs": " ".join(one.spec.command) or one.spec.image or None,
                 "health_path": one.spec.health_check and one.spec.health_check.path,
                 "id": one.id,
             }

@@ -1,11 +1,21 @@
 """`fleetpulse rollout`: move a deployment to another revision, and watch it move."""
 
 from collections.abc import Sequence
+from typing import Self
 
 import anyio
 import click
 
-from controller.cli.session import database_option, fail, json_option, run, service, show_one
+from controller.cli.session import (
+    EXIT_BAD,
+    database_option,
+    fail,
+    json_option,
+    run,
+    said,
+    service,
+    show_one,
+)
 from controller.errors import DatabaseUnreachable
 from controller.model import Deployment, Lifecycle, Outcome, Rollout, Route
 from controller.rollout.rolling import bounds_of
@@ -24,17 +34,22 @@ def rollout() -> None:
 @click.argument("number", type=int)
 @database_option
 @click.option("--watch", "watching", is_flag=True, help="Stay until it ends.")
-def start(name: str, number: int, database_url: str, watching: bool) -> None:  # noqa: FBT001 - click
-    """Make revision NUMBER current; a rollout in flight is superseded."""
+@json_option
+def start(name: str, number: int, database_url: str, watching: bool, as_json: bool) -> None:  # noqa: FBT001 - click
+    """Make revision NUMBER current; a rollout in flight is superseded.
 
-    async def work() -> None:
+    With --watch exits 1 unless it is promoted.
+    """
+
+    async def work() -> Rollout:
         async with service(database_url) as verbs:
-            await verbs.activate(name, number)
+            return await verbs.activate(name, number)
 
-    run(work)
-    click.echo(f"{name}: rollout to revision {number} started")
+    started = run(work)
+    row = {"name": name, "number": number, "rollout": started.id}
+    said(f"{name}: rollout to revision {number} started", row, as_json=as_json)
     if watching:
-        _watch(name, database_url, as_json=False)
+        _watch(name, database_url, as_json=as_json)
 
 
 @rollout.command()
@@ -50,13 +65,16 @@ def watch(name: str, database_url: str, as_json: bool) -> None:  # noqa: FBT001
 @click.argument("name")
 @click.option("--reason", default="", help="Kept in the history.")
 @database_option
-def abort(name: str, reason: str, database_url: str) -> None:
+@json_option
+def abort(name: str, reason: str, database_url: str, as_json: bool) -> None:  # noqa: FBT001
     """Turn the rollout in flight back to the current revision."""
 
     async def work() -> None:
         async with service(database_url) as verbs:
             found = await verbs.abort(name, reason=reason)
-        click.echo(f"{found.name}: {found.lifecycle} {found.sub_step or ''}".rstrip())
+        sub_step = found.sub_step and found.sub_step.value
+        row = {"name": name, "lifecycle": found.lifecycle.value, "sub_step": sub_step}
+        said(f"{name}: {found.lifecycle} {sub_step or ''}".rstrip(), row, as_json=as_json)
 
     run(work)
 
@@ -66,9 +84,13 @@ def _watch(name: str, database_url: str, *, as_json: bool) -> None:
         async with service(database_url) as verbs:
             return await _follow(verbs, name, quiet=as_json)
 
-    ended = run(work)
+    try:
+        ended = run(work)
+    except KeyboardInterrupt:
+        again = f"`fleetpulse rollout watch {name}`"
+        fail(f"not watching any more; the rollout goes on, {again} follows it", EXIT_BAD)
     if ended is None:
-        fail(f"{name} has had no rollout yet: start one with `fleetpulse rollout start`", 1)
+        fail(f"{name} has had no rollout yet: start one with `fleetpulse rollout start`", EXIT_BAD)
     row = {
         "rollout": ended.id,
         "outcome": ended.outcome and ended.outcome.value,
@@ -77,23 +99,21 @@ def _watch(name: str, database_url: str, *, as_json: bool) -> None:
     }
     show_one(row, as_json=as_json)
     if ended.outcome is not Outcome.PROMOTED:
-        raise SystemExit(1)
+        raise SystemExit(EXIT_BAD)
 
 
 async def _follow(verbs: Service, name: str, *, quiet: bool) -> Rollout | None:
     """Show the rollout in flight until it ends; return the newest one."""
-    screen = _Screen(quiet=quiet)
-    with screen:
-        while True:
+    deployment = await verbs.get_deployment(name)  # away now: a mistyped path; later: an outage
+    with _Screen(quiet=quiet) as screen:
+        while deployment.lifecycle is Lifecycle.DEPLOYING:
             try:
-                deployment = await verbs.get_deployment(name)
                 screen.show(deployment, await verbs.list_routes(name))
+                await anyio.sleep(WATCH_S)
+                deployment = await verbs.get_deployment(name)
             except DatabaseUnreachable as error:
                 screen.say(f"waiting for the database: {error}")
-            else:
-                if deployment.lifecycle is not Lifecycle.DEPLOYING:
-                    break
-            await anyio.sleep(WATCH_S)
+                await anyio.sleep(WATCH_S)
     newest = await verbs.list_rollouts(name, limit=1)
     return newest[0] if newest else None
 
@@ -121,8 +141,9 @@ class _Screen:
         self._old = self._bars.add_task("old, still active", total=None, note="")
         self._floor = self._bars.add_task("ready, all", total=None, note="")
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._bars.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()

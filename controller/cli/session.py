@@ -2,20 +2,15 @@
 
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final, NoReturn, TypeVar
 
 import anyio
 import click
 
 from controller.db.session import open_database
-from controller.errors import (
-    Conflict,
-    ControllerError,
-    DatabaseUnreachable,
-    InvalidInput,
-)
+from controller.errors import ControllerError, DatabaseUnreachable, InvalidInput
 from controller.service import Service
 from probe.errors import BusError, FleetpulseError, SettingsError
 
@@ -25,26 +20,44 @@ EXIT_UNREACHABLE: Final = 3
 
 _Result = TypeVar("_Result")
 
+
+def _named(ctx: click.Context, _param: click.Parameter, url: str | None) -> str:
+    if not url:
+        raise click.UsageError(
+            "no database is named: pass --database sqlite:///fleetpulse.db, or set "
+            "FLEETPULSE_DATABASE_URL.",
+            ctx,
+        )
+    return url
+
+
 database_option = click.option(
     "--database",
     "database_url",
     envvar="FLEETPULSE_DATABASE_URL",
     metavar="URL",
-    required=True,
-    help="Where the state lives: sqlite:///PATH.  [env: FLEETPULSE_DATABASE_URL]",
+    callback=_named,
+    help="Where the state lives: sqlite:///PATH.  [required; env: FLEETPULSE_DATABASE_URL]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 
 
 def run(work: Callable[[], Awaitable[_Result]]) -> _Result:
-    """Run one command's work; a mistake of the user ends in one sentence and its exit code."""
-    try:
+    """Run one command's work; what goes wrong on purpose ends as in `plainly`."""
+    with plainly():
         return anyio.run(work)
+
+
+@contextmanager
+def plainly() -> Iterator[None]:
+    """Turn what is raised on purpose into one sentence and its exit code."""
+    try:
+        yield
     except (InvalidInput, SettingsError) as error:
         fail(str(error), EXIT_USAGE)
     except (DatabaseUnreachable, BusError) as error:
         fail(str(error), EXIT_UNREACHABLE)
-    except (Conflict, ControllerError, FleetpulseError) as error:
+    except (ControllerError, FleetpulseError) as error:
         fail(str(error), EXIT_BAD)
 
 
@@ -64,8 +77,26 @@ async def service(database_url: str) -> AsyncIterator[Service]:
         await database.close()
 
 
+async def require(database_url: str) -> None:
+    """Refuse a path where no database is, before asking for its version would create one.
+
+    Raises:
+        InvalidInput: if `database_url` cannot be used.
+        DatabaseUnreachable: if there is no database.
+    """
+    database = open_database(database_url)
+    try:
+        async with database.read():
+            pass
+    finally:
+        await database.close()
+
+
 def show(rows: Sequence[Mapping[str, object]], *, as_json: bool, nothing: str) -> None:
-    """Print rows as JSON Lines or as a table; `nothing` says what no rows mean."""
+    """Print rows as JSON Lines or in columns; `nothing` says what no rows mean.
+
+    Nothing is cut to the width of a terminal: ids are there to be copied, lines to be searched.
+    """
     if as_json:
         for row in rows:
             click.echo(json.dumps(dict(row)))
@@ -73,15 +104,12 @@ def show(rows: Sequence[Mapping[str, object]], *, as_json: bool, nothing: str) -
     if not rows:
         click.echo(nothing, err=True)
         return
-    from rich.console import Console  # noqa: PLC0415 - 40 ms that --json need not pay
-    from rich.table import Table  # noqa: PLC0415
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*("-" if value is None else str(value) for value in row.values()))
-    Console().print(table)
+    head = [name.replace("_", " ").upper() for name in rows[0]]
+    lines = [head, *([_cell(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for number, line in enumerate(lines):
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo(text.rstrip() if number else click.style(text.rstrip(), bold=True))
 
 
 def show_one(row: Mapping[str, object], *, as_json: bool) -> None:
@@ -91,4 +119,16 @@ def show_one(row: Mapping[str, object], *, as_json: bool) -> None:
         return
     width = max(len(name) for name in row)
     for name, value in row.items():
-        click.echo(f"{name.replace('_', ' '):<{width}}  {'-' if value is None else value}")
+        click.echo(f"{name.replace('_', ' '):<{width}}  {_cell(value)}")
+
+
+def said(sentence: str, row: Mapping[str, object], *, as_json: bool) -> None:
+    """Print what a verb did: a sentence for people, an object for programs."""
+    click.echo(json.dumps(dict(row)) if as_json else sentence)
+
+
+def _cell(value: object) -> str:
+    """Return a value on one line; what a replica said may hold anything, a terminal's codes too."""
+    if value is None or value == "":
+        return "-"
+    return "".join(letter if letter.isprintable() else " " for letter in str(value))

@@ -1,6 +1,6 @@
 """`fleetpulse up`: the whole system on this machine, with a simulated fleet."""
 
-import json
+import math
 import signal
 import sys
 import tempfile
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 
 from controller.bus import ControlBus, connect
-from controller.cli.session import EXIT_BAD, run
+from controller.cli.session import EXIT_BAD, fail, plainly, run, show_one
 from controller.db.repository import Repository
 from controller.db.session import open_database
 from controller.provision.fleet.client import FleetClient
@@ -34,6 +34,12 @@ SAY_S: Final = 5.0
 DEFAULT_REPLICAS: Final = 60
 
 
+def _a_number(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and math.isnan(value):  # neither below nor above any bound
+        raise click.BadParameter(f"{value} is not a count of seconds.", ctx, param)
+    return value
+
+
 @click.command()
 @click.option(
     "--replicas",
@@ -43,7 +49,14 @@ DEFAULT_REPLICAS: Final = 60
     help="Of the simulated fleet.",
 )
 @click.option("--chaos", is_flag=True, help="Kill, hang and flap replicas while it runs.")
-@click.option("--for", "for_s", type=click.FloatRange(min=1), help="Stop after so many seconds.")
+@click.option(
+    "--for",
+    "for_s",
+    metavar="SECONDS",
+    type=click.FloatRange(1, 31_536_000),
+    callback=_a_number,
+    help="Stop by itself after so many; else at Ctrl-C.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
 def up(replicas: int, chaos: bool, for_s: float | None, as_json: bool) -> None:  # noqa: FBT001 - click
     """Run bus, fleet, controller and prober until Ctrl-C; nothing is installed or left behind.
@@ -52,24 +65,26 @@ def up(replicas: int, chaos: bool, for_s: float | None, as_json: bool) -> None: 
     """
     started = time.monotonic()
     logs.configure()
-    directory = Path(tempfile.mkdtemp(prefix="fleetpulse-"))
-    janitor = Janitor(directory)
-    stack = Stack(directory)
-    try:
+    with ExitStack() as ends:
+        directory = _private_directory()
+        ends.callback(Janitor(directory).close)
+        with plainly():
+            stack = Stack(directory)
+        ends.callback(stack.stop)
         summary = run(lambda: _Run(stack, started, replicas, chaos=chaos).until(for_s))
-    finally:
-        stack.stop()
-        janitor.close()
     if as_json:
         click.echo(msgspec.json.encode(summary).decode())
     else:
-        click.echo("\n".join(f"{k.replace('_', ' '):<24} {v}" for k, v in _rows(summary)))
+        show_one(msgspec.structs.asdict(summary), as_json=False)
     if summary.invariant_violations:
         sys.exit(EXIT_BAD)
 
 
-def _rows(summary: Summary) -> list[tuple[str, object]]:
-    return list(json.loads(msgspec.json.encode(summary)).items())
+def _private_directory() -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix="fleetpulse-"))
+    except OSError as error:
+        fail(f"no private directory can be made ({error}): set TMPDIR to one", EXIT_BAD)
 
 
 class _Run:

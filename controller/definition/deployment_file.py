@@ -144,6 +144,7 @@ _PLACED: Final = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.
 _INDEX: Final = re.compile(r"\[\d+\]")
 _BOUND: Final = 'write a count such as 2, or a percentage such as "50%"'
 _REMEDIES: Final[Mapping[str, str]] = {
+    "": "write its keys, such as name, replicas and [revision]",
     "name": "write up to 63 lower-case letters, digits and inner dashes",
     "policy.strategy": f"implemented: {', '.join(Strategy)}",
     "policy.surge": _BOUND,
@@ -151,6 +152,7 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "cleanup_target_statuses": 'write a list such as ["unhealthy"]',
     "cleanup_target_statuses[...]": f"known: {', '.join(h for h in Health if h != 'healthy')}",
     "revision.command": 'write a list such as ["server", "--port", "8000"]',
+    "revision.health_check.expected_status_code": 'write it in quotes, such as "200-299"',
     "revision.environment[...]": "values are text: write them in quotes",
 }
 
