@@ -9,7 +9,7 @@ import re
 import tomllib
 from ast import AnnAssign, Assign, ClassDef, Constant, Expr, Module, Name, get_docstring, parse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from enum import EnumType
+from enum import StrEnum
 from functools import cache, partial
 from inspect import cleandoc
 from itertools import pairwise
@@ -99,10 +99,10 @@ def notes(path: str, owner: str | None = None) -> dict[str, str]:
     return found
 
 
-def members(kind: EnumType, path: str) -> str:
+def members(kind: type[StrEnum], path: str) -> str:
     """Return the members of an enum with their docstrings."""
     said = notes(path, kind.__name__)
-    rows = ([code(value.value), said.get(name, "")] for name, value in kind.__members__.items())
+    rows = ([code(each.value), said.get(each.name, "")] for each in kind)
     return table((kind.__name__, "what it means"), rows)
 
 
@@ -121,7 +121,7 @@ def constants(path: str, module: object, old: str) -> str:
 # Structs: fields, defaults, bounds.
 
 
-def shape(kind: shapes.Type) -> tuple[str, str]:
+def shape(kind: shapes.Type) -> tuple[str, str]:  # noqa: PLR0911 - one for each kind of type
     """Return the name of a type, and its bounds."""
     match kind:
         case shapes.FloatType() | shapes.IntType():
@@ -315,12 +315,15 @@ def rolling_trace() -> str:
     """Return a rolling update of four replicas, step by step, as the real rules decide it."""
     world = SmallWorld(4, Policy(surge=1, unavailable=0))
     rows: list[list[object]] = []
-    while world.outcome is None:
+    ended: Outcome | None = None
+    while ended is None:
         before = tally(world.live, NEW.id, now_ms=world.now_ms, min_ready_s=0)
         decision = world.cycle()
-        created, drained = (len(decision.create), len(decision.routes)) if decision else (0, 0)
-        moved = [f"create {created}"] * bool(created) + [f"drain {drained}"] * bool(drained)
-        does = world.outcome.upper() if world.outcome else ", ".join(moved) or "wait"
+        assert decision is not None  # noqa: S101 - a rollout in flight always says something
+        ended = decision.change.end_rollout if decision.change else None
+        steps = {"create": len(decision.create), "drain": len(decision.routes)}
+        moved = ", ".join(f"{verb} {n}" for verb, n in steps.items() if n) or "wait"
+        does = ended.name if ended else moved
         seen = [before.ready_others, before.ready_wanted, before.ready]
         rows.append([len(rows) + 1, *seen, does, world.active, world.ready])
         for route in world.live:
