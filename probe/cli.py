@@ -135,12 +135,13 @@ def targets_load(file: Iterable[bytes], redis_url: str | None, *, as_json: bool)
     """Write the targets of FILE (JSON Lines, - for stdin) to the bus, each for an hour.
 
     A line that cannot be used is reported with its number; the others are loaded. Exits 1 then.
+    A key that is not known is reported, and ignored.
     """
     settings = _settings(None, redis_url=redis_url).settings
     from probe import console, show  # noqa: PLC0415
 
     found = console.parse_targets(file)
-    for bad in found.rejected:
+    for bad in (*found.rejected, *found.doubted):
         click.echo(f"line {bad.line}: {bad.error}", err=True)
     loaded = _run(lambda: console.load(found.targets, settings))
     if as_json:
@@ -220,7 +221,7 @@ def _settings(config: Path | None, **flags: Any) -> "Effective[Settings]":  # no
 
     from probe.settings import load  # noqa: PLC0415
 
-    given = {name: value for name, value in flags.items() if value}
+    given = {name: value for name, value in flags.items() if value not in (None, ())}
     return load(config, os.environ, flags=given)
 
 

@@ -3,9 +3,12 @@
 Called by `probe.cli` alone, one function per verb. Every bus error is raised as `BusError`.
 """
 
+import json
+import re
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
@@ -16,9 +19,10 @@ from probe import show
 from probe.bus import ProbeBus, connect
 from probe.bus_targets import TargetFeed, Targets
 from probe.check import admit
-from probe.errors import MalformedEntry, WireError
+from probe.errors import BusError, MalformedEntry, WireError
 from probe.health import UNKNOWN
 from probe.http.policy import ConnectPolicy
+from probe.layers import nearest
 from probe.once import (
     Finding,
     finding,
@@ -39,6 +43,16 @@ from probe.wire import (
 )
 
 WATCH_PERIOD_S: Final = 1.0
+NOTHING: Final = "no targets on the bus: feed it with `fleetpulse targets load FILE`"
+_FIELDS: Final = ("v", *ReplicaProbeTarget.__struct_fields__)
+_PLACED: Final = re.compile(r".*: Expected (?P<what>.*) - at `\$\.(?P<key>\w+)`", re.DOTALL)
+_FORMS: Final = {
+    "replica_id": "write a UUID in lower case",
+    "replica_host": "write an IP address",
+    "health_path": "write a path that begins with / and has no spaces, such as /health",
+    "host_header": "write a host name, with a port if need be",
+}
+"""Where a pattern decides, what it stands for."""
 LINE_MAX_BYTES: Final = 1 << 16
 """A target is below 1 KiB; anything this long is not one."""
 
@@ -54,8 +68,10 @@ class BadLine(msgspec.Struct, frozen=True):
 class Parsed:
     """What a file of targets holds."""
 
-    targets: list[ReplicaProbeTarget]
-    rejected: list[BadLine]
+    targets: list[ReplicaProbeTarget] = field(default_factory=list)
+    rejected: list[BadLine] = field(default_factory=list)
+    doubted: list[BadLine] = field(default_factory=list)
+    """Lines that are used, but for a key that nobody reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +110,10 @@ async def _feed(settings: Settings) -> AsyncIterator[TargetFeed]:
 def parse_targets(lines: Iterable[bytes]) -> Parsed:
     """Read targets, one JSON object a line; empty lines are skipped.
 
-    What this prober could not check is rejected here, where its author still reads it.
+    What this prober could not check is rejected here, where its author still reads it. A key it
+    does not know may be of a later version, or mistyped: the line is used, and doubted.
     """
-    parsed = Parsed([], [])
+    parsed = Parsed()
     anywhere = ConnectPolicy(())
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -107,10 +124,25 @@ def parse_targets(lines: Iterable[bytes]) -> Parsed:
             target = decode_target(line)
             admit(target, anywhere)
         except WireError as error:
-            parsed.rejected.append(BadLine(number, str(error)))
+            parsed.rejected.append(BadLine(number, _explain(error, line)))
         else:
             parsed.targets.append(target)
+            parsed.doubted.extend(
+                BadLine(number, f"unknown key {key!r} is ignored{nearest(key, _FIELDS)}")
+                for key in json.loads(line)
+                if key not in _FIELDS
+            )
     return parsed
+
+
+def _explain(error: WireError, line: bytes) -> str:
+    """Say which field cannot be, what it holds and what it may hold."""
+    placed = _PLACED.fullmatch(str(error))
+    if placed is None:
+        return str(error)
+    key, what = placed["key"], placed["what"].replace("`", "")
+    value = json.loads(line)[key]
+    return f"{key} = {str(value)[:80]!r}: {_FORMS.get(key, f'expected {what}')}"
 
 
 async def load(targets: Sequence[ReplicaProbeTarget], settings: Settings) -> int:
@@ -153,7 +185,10 @@ async def statuses(replica_ids: Sequence[str], settings: Settings) -> Seen:
 
 
 async def watch(replica_ids: Sequence[str], settings: Settings, *, as_json: bool) -> None:
-    """Show statuses until interrupted: live on a terminal, else one line per change."""
+    """Show statuses until interrupted: live on a terminal, else one line per change.
+
+    A bus that is away at first is a mistake, and raised; later it is an outage, and waited for.
+    """
     wanted = [replica_id_of(text) for text in replica_ids]
     async with _bus(settings) as bus:
         if show.on_terminal() and not as_json:
@@ -163,21 +198,30 @@ async def watch(replica_ids: Sequence[str], settings: Settings, *, as_json: bool
 
 
 async def _watch_live(bus: ProbeBus, wanted: Sequence[ReplicaId]) -> None:
-    from rich.live import Live  # noqa: PLC0415 - only where it is seen
+    from rich.console import Group  # noqa: PLC0415 - only where it is seen
+    from rich.live import Live  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
+    rows: list[show.Row] = []
     with Live(auto_refresh=False) as live:
-        while True:
-            seen = await _look(bus, wanted)
-            rows = sorted(_rows(seen), key=_worst_first)
-            shown = rows[: max(1, live.console.size.height - 2)]
-            live.update(show.rich_table(show.STATUS_COLUMNS, shown), refresh=True)
-            await anyio.sleep(WATCH_PERIOD_S)
+        async for seen in _looks(bus, wanted):
+            below = Text(str(seen), style="yellow")
+            if isinstance(seen, Seen):
+                rows = sorted(_rows(seen), key=_worst_first)
+                below = Text(_counts(rows), style="dim")
+            shown = rows[: max(1, live.console.size.height - 3)]
+            live.update(Group(show.live_table(show.STATUS_COLUMNS, shown), below), refresh=True)
 
 
 async def _watch_changes(bus: ProbeBus, wanted: Sequence[ReplicaId], *, as_json: bool) -> None:
     before: dict[ReplicaId, tuple[str, str]] = {}
-    while True:
-        seen = await _look(bus, wanted)
+    trouble = ""
+    async for seen in _looks(bus, wanted):
+        if isinstance(seen, BusError):
+            if str(seen) != trouble:
+                click.echo(seen, err=True)
+            trouble = str(seen)
+            continue
         now: dict[ReplicaId, tuple[str, str]] = {}
         for (replica_id, status), row in zip(seen.statuses.items(), _rows(seen), strict=True):
             now[replica_id] = (row[1], row[2])
@@ -187,8 +231,19 @@ async def _watch_changes(bus: ProbeBus, wanted: Sequence[ReplicaId], *, as_json:
                 show.line(_object(replica_id, status))
             else:
                 click.echo("  ".join(row).rstrip())
-        before = now
+        before, trouble = now, ""
+
+
+async def _looks(bus: ProbeBus, wanted: Sequence[ReplicaId]) -> AsyncIterator[Seen | BusError]:
+    """Look once a period, for ever."""
+    yield await _look(bus, wanted)
+    while True:
         await anyio.sleep(WATCH_PERIOD_S)
+        try:
+            seen: Seen | BusError = await _look(bus, wanted)
+        except BusError as error:
+            seen = error
+        yield seen
 
 
 async def _look(bus: ProbeBus, wanted: Sequence[ReplicaId]) -> Seen:
@@ -209,7 +264,14 @@ def _rows(seen: Seen) -> list[show.Row]:
 
 
 def _worst_first(row: show.Row) -> tuple[int, str]:
-    return (("unhealthy", "unknown", "healthy").index(row[1]), row[0])
+    return (show.VERDICTS.index(row[1]), row[0])
+
+
+def _counts(rows: Sequence[show.Row]) -> str:
+    """Count the rows, also those that the screen has no room for."""
+    counts = Counter(row[1] for row in rows)
+    words = [f"{counts[verdict]} {verdict}" for verdict in show.VERDICTS]
+    return f"{len(rows)} targets: {', '.join(words)}; Ctrl-C ends"
 
 
 def _object(replica_id: ReplicaId, status: ReplicaHealthStatus | None) -> object:
@@ -247,7 +309,8 @@ def print_targets(found: Targets, *, as_json: bool) -> None:
         for target in listed_targets:
             click.echo(encode(target))
     else:
-        show.table(show.TARGET_COLUMNS, map(show.target_row, listed_targets))
+        rows = [show.target_row(target) for target in listed_targets]
+        show.table(show.TARGET_COLUMNS, rows, nothing=NOTHING)
 
 
 def print_statuses(seen: Seen, *, as_json: bool) -> None:
@@ -256,4 +319,4 @@ def print_statuses(seen: Seen, *, as_json: bool) -> None:
         for replica_id, status in seen.statuses.items():
             show.line(_object(replica_id, status))
     else:
-        show.table(show.STATUS_COLUMNS, _rows(seen))
+        show.table(show.STATUS_COLUMNS, _rows(seen), nothing=NOTHING)

@@ -1,7 +1,7 @@
 """What the prober's commands print: JSON Lines for programs, aligned text for people.
 
-Called by `probe.cli`. A table in colours is drawn only on a terminal, and rich is imported only
-then. Must not know where the rows come from.
+Called by `probe.cli`. Colours are for terminals; rich is imported only where a view is live.
+Must not know where the rows come from.
 """
 
 import sys
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 STATUS_COLUMNS = ("REPLICA", "VERDICT", "REASON", "HTTP", "LATENCY", "FAILURES", "AGE", "DETAIL")
 TARGET_COLUMNS = ("REPLICA", "ADDRESS", "PATH", "EVERY", "DEPLOYMENT")
-_STYLES = {"healthy": "green", "unhealthy": "red", "unknown": "yellow"}
+VERDICTS = ("unhealthy", "unknown", "healthy")
+"""Worst first."""
+_COLOURS = {"healthy": "green", "unhealthy": "red", "unknown": "yellow"}
 
 Row = Sequence[str]
 
@@ -96,28 +98,36 @@ def mark(kind: OutcomeKind) -> str:
     return click.style(word, fg=colour, bold=True)
 
 
-def table(columns: Row, rows: Iterable[Row]) -> None:
-    """Print rows in columns; colours and lines only on a terminal."""
-    if on_terminal():
-        from rich.console import Console  # noqa: PLC0415 - only where it is seen
+def table(columns: Row, rows: Sequence[Row], *, nothing: str) -> None:
+    """Print rows in columns, as wide as they are: ids are there to be copied.
 
-        Console().print(rich_table(columns, rows))
+    `nothing` says, beside the output, what no rows mean.
+    """
+    if not rows:
+        click.echo(nothing, err=True)
         return
     listed = [columns, *rows]
     widths = [max(map(len, column)) for column in zip(*listed, strict=True)]
-    for row in listed:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
+    for number, row in enumerate(listed):
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        cells[-1] = cells[-1].rstrip()
+        text = "  ".join(map(_coloured, cells)).rstrip()
+        click.echo(text if number else click.style(text, bold=True))
 
 
-def rich_table(columns: Row, rows: Iterable[Row]) -> "Table":
-    """Build a table for a terminal."""
-    from rich.table import Table  # noqa: PLC0415
+def _coloured(cell: str) -> str:
+    colour = _COLOURS.get(cell.rstrip())
+    return click.style(cell, fg=colour) if colour else cell
+
+
+def live_table(columns: Row, rows: Iterable[Row]) -> "Table":
+    """Build a table that fits a terminal, one line a row."""
+    from rich.table import Table  # noqa: PLC0415 - only where it is seen
     from rich.text import Text  # noqa: PLC0415 - cells are text, never markup
 
     built = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        built.add_column(column, overflow="ellipsis", no_wrap=column != "DETAIL")
+        built.add_column(column, overflow="ellipsis", no_wrap=True)
     for row in rows:
-        built.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        built.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
     return built
