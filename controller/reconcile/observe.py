@@ -103,9 +103,10 @@ class Observer:
         newly = self.velocity.within_a_minute(now_ms=snapshot.now_ms)
         held = guard.hold(snapshot.routes, view, newly_unhealthy=newly)
         if held != witness.held:
-            log.warning(
-                "hold", causes=",".join(sorted(held)), before=",".join(sorted(witness.held))
-            )
+            if held:
+                log.warning("hold", causes=",".join(sorted(held)))
+            else:
+                log.info("hold_over", causes=",".join(sorted(witness.held)))
             witness.held = held
         if held:
             witness.clear_since = None
@@ -157,8 +158,12 @@ class Observer:
         )
 
     def _ages(self, evidence: Evidence, now: float) -> dict[RouteId, StatusEvidence]:
-        """Tell how long ago each status last moved (S5); forget the ones that are gone."""
-        known, moved = self._witness.moved, {}
+        """Tell how long ago each status last moved (S5); forget the ones that are gone.
+
+        One that cannot be read now is not gone: it must not look fresh when it can be again.
+        """
+        known = self._witness.moved
+        moved = {each: known[each] for each in evidence.unreadable if each in known}
         statuses = {}
         for replica_id, status in evidence.statuses.items():
             seen = known.get(replica_id)

@@ -1,0 +1,139 @@
+"""A bus that says what a test wants it to say, and an observer that looks at it.
+
+Time moves when told to; what was asked of whom, and in which order, is kept in `asked`.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from controller.bus import ControlBus, Evidence
+from controller.db.repository import Repository
+from controller.metrics import ControllerMetrics
+from controller.model import Route, Snapshot
+from controller.reconcile.handler import World
+from controller.reconcile.observe import Observer
+from controller.route.guard import generation_of
+from probe.errors import BusUnreachable
+from probe.wire import (
+    PARTITIONS,
+    OutcomeKind,
+    ProberHeartbeat,
+    Reason,
+    ReplicaHealthStatus,
+    ReplicaId,
+)
+from tests.fakes.nouns import NOW_MS, snapshot_of
+
+EVERYWHERE = tuple(range(PARTITIONS))
+
+
+def heartbeat(partitions: Sequence[int] = EVERYWHERE) -> ProberHeartbeat:
+    """Let a prober say that it lives and what it covers."""
+    return ProberHeartbeat(
+        instance="p-1",
+        partitions=tuple(partitions),
+        targets=0,
+        probes_per_second=0.0,
+        loop_lag_ms=0.0,
+        version="1",
+        started_at=0.0,
+        at=0.0,
+    )
+
+
+def said(route: Route, *, seq: int, generation: int | None = None) -> ReplicaHealthStatus:
+    """Let a prober say that `route` passes, for the how-manieth time."""
+    return ReplicaHealthStatus(
+        replica_id=ReplicaId(route.id),
+        healthy=True,
+        outcome=OutcomeKind.PASSED,
+        reason=Reason.OK,
+        seq=seq,
+        generation=generation_of(route) if generation is None else generation,
+    )
+
+
+class WitnessBus(ControlBus):
+    """Says `epoch`, `probers`, `statuses` and `unreadable`; `away` makes it say nothing."""
+
+    def __init__(self, asked: list[str]) -> None:
+        self.away = False
+        self.epoch: str | None = "first"
+        self.probers: dict[str, ProberHeartbeat] = {"p-1": heartbeat()}
+        self.statuses: dict[ReplicaId, ReplicaHealthStatus] = {}
+        self.unreadable: dict[ReplicaId, str] = {}
+        self.asked_for: list[ReplicaId] = []
+        self._asked = asked
+
+    def say(self, *statuses: ReplicaHealthStatus) -> None:
+        """Hold exactly these statuses."""
+        self.statuses = {status.replica_id: status for status in statuses}
+
+    async def read_evidence(self, replica_ids: Iterable[ReplicaId]) -> Evidence:
+        self._reach("statuses")
+        self.asked_for = list(replica_ids)
+        return Evidence(
+            time_s=0.0,
+            epoch=self.epoch,
+            probers=dict(self.probers),
+            statuses={k: v for k, v in self.statuses.items() if k not in self.unreadable},
+            unreadable=dict(self.unreadable),
+        )
+
+    async def ensure_epoch(self) -> str:
+        self._reach("epoch")
+        self.epoch = self.epoch or "written by the controller"
+        return self.epoch
+
+    def _reach(self, what: str) -> None:
+        self._asked.append(what)
+        if self.away:
+            raise BusUnreachable("the witness is away: set `away` to False")
+
+
+class Ledger(Repository):
+    """Holds the routes a test wants; its clock moves by a second with every reading."""
+
+    def __init__(self, asked: list[str]) -> None:
+        self.routes: list[Route] = []
+        self.now_ms = NOW_MS
+        self._asked = asked
+
+    async def observe(self) -> Snapshot:
+        self._asked.append("database")
+        return snapshot_of(self.routes, now_ms=self._read())
+
+    async def clock_ms(self) -> int:
+        self._asked.append("clock")
+        return self._read()
+
+    def _read(self) -> int:
+        self.now_ms += 1000
+        return self.now_ms
+
+
+class Watch:
+    """An observer on both, and everything it says."""
+
+    def __init__(self, routes: Iterable[Route] = ()) -> None:
+        self.asked: list[str] = []
+        self.bus, self.ledger = WitnessBus(self.asked), Ledger(self.asked)
+        self.ledger.routes = list(routes)
+        self.bus.say(*(said(route, seq=1) for route in routes))
+        self.metrics = ControllerMetrics()
+        self.now_s = 1000.0
+        self.amnesias = 0
+        self.observer = Observer(
+            self.ledger,
+            self.bus,
+            self.metrics,
+            clock=lambda: self.now_s,
+            on_amnesia=self._on_amnesia,
+        )
+
+    async def look(self, *, after_s: float = 0.0) -> World:
+        """Let time pass, then look."""
+        self.now_s += after_s
+        return await self.observer.observe()
+
+    def _on_amnesia(self) -> None:
+        self.amnesias += 1
