@@ -5,8 +5,7 @@ read again in rotation, so that each second costs the same; and a bus that lost 
 takes no target from us until it has had time to be filled again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from math import ceil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -52,10 +51,10 @@ class Refresh:
         ledger: Ledger,
     ) -> None:
         self.partitions = tuple(partitions)
-        self._step = ceil(len(self.partitions) / max(1.0, polls_per_round))
+        self._polls_per_round = max(1.0, polls_per_round)
+        self._polls = 0
         self._admit = admit
         self._ledger = ledger
-        self._cursor = 0
         self._epoch: str | None = None
         self._versions: dict[int, int] = {}
         self._content: dict[int, dict[ReplicaId, ReplicaProbeTarget]] = {}
@@ -71,10 +70,7 @@ class Refresh:
         self._notice_amnesia(poll, now)
         unread = [p for p in self.partitions if p not in self._content]
         moved = partitions_moved(self._versions, poll.versions, self.partitions)
-        count = len(self.partitions)
-        turn = [self.partitions[(self._cursor + n) % count] for n in range(self._step)]
-        self._cursor = (self._cursor + self._step) % count
-        return sorted({*unread, *moved, *turn})
+        return sorted({*unread, *moved, *self._next_in_turn()})
 
     def admitted(self, found: Targets, now: float) -> Mapping[int, Sequence[ReplicaProbeTarget]]:
         """Return what to watch of each partition read; the rest is counted and logged."""
@@ -99,6 +95,14 @@ class Refresh:
         version = poll.versions.get(partition)
         if version is not None:
             self._versions[partition] = version
+
+    def _next_in_turn(self) -> Iterator[int]:
+        """Yield this poll's share of a round: with 120 polls, none for almost every other one."""
+        count = len(self.partitions)
+        first = int(self._polls * count / self._polls_per_round)
+        self._polls += 1
+        for place in range(first, int(self._polls * count / self._polls_per_round)):
+            yield self.partitions[place % count]
 
     def _notice_amnesia(self, poll: Poll, now: float) -> None:
         lost = self._epoch is not None and poll.epoch != self._epoch

@@ -163,11 +163,14 @@ class TestAmnesia:
         assert [entry["event"] for entry in logs] == ["bus_lost_memory"]
 
 
-def test_a_poll_reads_partitions_in_rotation() -> None:
-    refresh = Refresh(range(PARTITIONS), polls_per_round=30, admit=admit, ledger=Ledger())
+@pytest.mark.parametrize(("polls", "at_once"), [(1, {64}), (30, {2, 3}), (120, {0, 1})])
+def test_a_poll_reads_partitions_in_rotation(polls: int, at_once: set[int]) -> None:
+    refresh = Refresh(range(PARTITIONS), polls_per_round=polls, admit=admit, ledger=Ledger())
     poll = Poll(versions={}, epoch=None, time_s=0.0)
     for partition in refresh.wanted(poll, 0.0):
         refresh.took(partition, [], poll)
-    rounds = [refresh.wanted(poll, float(n)) for n in range(30)]
-    assert {partition for wanted in rounds for partition in wanted} == set(range(PARTITIONS))
-    assert {len(wanted) for wanted in rounds} == {3}
+    for _ in range(3):
+        rounds = [refresh.wanted(poll, 0.0) for _ in range(polls)]
+        read = [partition for wanted in rounds for partition in wanted]
+        assert sorted(read) == list(range(PARTITIONS))
+        assert {len(wanted) for wanted in rounds} == at_once
