@@ -1,112 +1,115 @@
 """The controller's instruments, in one list, under the names of the contract.
 
-What happened is counted when it happens; what is, is read from the newest snapshot at scrape
-time, so that a series ends with its object (R-67). Labels come from closed sets and deployment
-names, never from a route.
+What happened is counted here when it happens; what is, `controller.gauges` reads at scrape time.
+Labels come from closed sets, never from a route, and every one of them is there from the start:
+a counter that appears with its first event hides that event from a rate.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
+from itertools import product
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, Info
+from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client import Counter as Total
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
+from controller.gauges import SnapshotGauges
 from controller.invariants import Invariant, decision_violations, snapshot_violations
-from controller.model import Decision, Lifecycle, Route, RouteChange, RouteStatus, Snapshot
+from controller.model import Decision, Outcome, Route, RouteChange, Snapshot, Strategy
+from controller.route.evict import HEALTH_POLICY, ORPHAN
 from controller.route.guard import HoldCause
+from controller.settings import PERIODS
 
-RECONCILE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-ROLLOUT_BUCKETS_S = (5, 15, 60, 300, 900, 1800, 3600, 7200)
+BUDGET: Final = "budget"
+"""Why an eviction was held back, where no cause to hold was given."""
+_VERSION: Final = version("fleetpulse")
+_RECONCILE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_ROLLOUT_BUCKETS_S = (5, 15, 60, 300, 900, 1800, 3600, 7200)
+_HANDLERS: Final = {"handler": tuple(PERIODS)}
+_ENDINGS: Final = {"strategy": tuple(Strategy), "outcome": tuple(Outcome)}
 
 
 class ControllerMetrics:
     """Every instrument of the controller, on a registry of its own."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        prefix = "fleetpulse"
-        self._reconcile = Histogram(
-            f"{prefix}_reconcile_seconds",
-            "Time of one run of a handler.",
-            ["handler"],
-            buckets=RECONCILE_BUCKETS_S,
-            registry=registry,
+        self.registry = CollectorRegistry()
+        self._rows: Counter[str] = Counter()
+        self._now = SnapshotGauges()
+        self.registry.register(self._now)
+        self._reconcile = self._histogram(
+            "reconcile_seconds", "Time of one run of a handler.", _RECONCILE_BUCKETS_S, _HANDLERS
         )
-        self._last_success = Gauge(
-            f"{prefix}_reconcile_last_success_timestamp_seconds",
+        self._last_success = self._gauge(
+            "reconcile_last_success_timestamp_seconds",
             "When a handler last ran to its end, unix time.",
             ["handler"],
-            registry=registry,
         )
-        self._failures = Total(
-            f"{prefix}_reconcile_failures_total",
-            "Runs, routes or deployments a handler failed on.",
-            ["handler"],
-            registry=registry,
+        self._failures = self._total(
+            "reconcile_failures", "Runs, routes or deployments a handler failed on.", _HANDLERS
         )
-        self._lost = Total(
-            f"{prefix}_compare_and_set_lost_total",
+        self._lost = self._total(
+            "compare_and_set_lost",
             "Rows not written because they had changed meanwhile; the next run sees them afresh.",
-            ["handler"],
-            registry=registry,
+            _HANDLERS,
         )
-        self._sql_writes = Total(
-            f"{prefix}_sql_writes_total", "Rows written.", ["table"], registry=registry
+        self._sql_writes = self._total("sql_writes", "Rows written.", {"table": ()})
+        self._evictions = self._total(
+            "evictions", "Routes evicted.", {"cause": (ORPHAN.lower(), HEALTH_POLICY.lower())}
         )
-        self._evictions = Total(
-            f"{prefix}_evictions_total", "Routes evicted.", ["cause"], registry=registry
-        )
-        self._blocked = Total(
-            f"{prefix}_evictions_blocked_total",
+        self._blocked = self._total(
+            "evictions_blocked",
             "Evictions that a safety rule held back, counted at each run.",
-            ["cause"],
-            registry=registry,
+            {"cause": (*HoldCause, BUDGET)},
         )
-        self._targets = Total(
-            f"{prefix}_targets_synced_total",
+        self._targets = self._total(
+            "targets_synced",
             "Probe targets by what became of them.",
-            ["result"],
-            registry=registry,
+            {"result": ("written", "skipped", "failed")},
         )
-        self._bus_errors = Total(
-            f"{prefix}_bus_errors_total", "Failed operations on the bus.", registry=registry
-        )
-        self._database_errors = Total(
-            f"{prefix}_database_errors_total", "Ticks lost to the database.", registry=registry
-        )
-        self._rollouts = Total(
-            f"{prefix}_rollouts_total",
-            "Rollouts that ended.",
-            ["strategy", "outcome"],
-            registry=registry,
-        )
-        self._rollout_duration = Histogram(
-            f"{prefix}_rollout_duration_seconds",
+        self._bus_errors = self._total("bus_errors", "Failed operations on the bus.", {})
+        self._database_errors = self._total("database_errors", "Ticks lost to the database.", {})
+        self._rollouts = self._total("rollouts", "Rollouts that ended.", _ENDINGS)
+        self._rollout_duration = self._histogram(
+            "rollout_duration_seconds",
             "From the start of a rollout to its end.",
-            ["strategy", "outcome"],
-            buckets=ROLLOUT_BUCKETS_S,
-            registry=registry,
+            _ROLLOUT_BUCKETS_S,
+            {"strategy": (), "outcome": ()},
         )
-        self._violations = Total(
-            f"{prefix}_invariant_violations_total",
+        self._violations = self._total(
+            "invariant_violations",
             "Broken safety invariants: each one is a bug, please report it.",
-            ["invariant"],
-            registry=registry,
+            {"invariant": tuple(Invariant)},
         )
-        for invariant in Invariant:
-            self._violations.labels(invariant.value)
-        self._leader = Gauge(
-            f"{prefix}_leader", "1 while this controller leads.", registry=registry
+        self._leader = self._gauge("leader", "1 while this controller leads.", [])
+        build = self._gauge(
+            "build_info", "1; what runs here is in the labels.", ["version", "component"]
         )
-        Info(f"{prefix}_build", "What runs here.", registry=registry).info(
-            {"version": version("fleetpulse"), "component": "controller"}
+        build.labels(_VERSION, "controller").set(1)
+
+    def _total(self, name: str, text: str, labels: Mapping[str, Sequence[str]]) -> Total:
+        total = Total(f"fleetpulse_{name}", text, list(labels), registry=self.registry)
+        for values in product(*labels.values()) if labels else ():
+            total.labels(*map(str, values))
+        return total
+
+    def _histogram(
+        self,
+        name: str,
+        text: str,
+        buckets_s: Sequence[float],
+        labels: Mapping[str, Sequence[str]],
+    ) -> Histogram:
+        histogram = Histogram(
+            f"fleetpulse_{name}", text, list(labels), buckets=buckets_s, registry=self.registry
         )
-        self._now = _FromSnapshot()
-        registry.register(self._now)
-        self._rows: Counter[str] = Counter()
+        for values in product(*labels.values()):
+            histogram.labels(*map(str, values))
+        return histogram
+
+    def _gauge(self, name: str, text: str, labels: Sequence[str]) -> Gauge:
+        return Gauge(f"fleetpulse_{name}", text, labels, registry=self.registry)
 
     def handled(self, handler: str, seconds: float) -> None:
         """Count one run of a handler to its end."""
@@ -172,72 +175,3 @@ class ControllerMetrics:
         labels = (rollout.policy.strategy.value, change.end_rollout.value)
         self._rollouts.labels(*labels).inc()
         self._rollout_duration.labels(*labels).observe((now_ms - rollout.started_at_ms) / 1000)
-
-
-class _FromSnapshot(Collector):
-    """What is, read from the newest snapshot at scrape time."""
-
-    def __init__(self) -> None:
-        self.snapshot: Snapshot | None = None
-        self.hold: frozenset[HoldCause] = frozenset()
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield the gauges of the moment."""
-        incident = GaugeMetricFamily(
-            "fleetpulse_incident_active",
-            "1 while a safety rule freezes irreversible actions (HOLD).",
-            labels=["kind"],
-        )
-        for cause in HoldCause:
-            incident.add_metric([cause.value], float(cause in self.hold))
-        yield incident
-        if self.snapshot is not None:
-            yield from _deployments(self.snapshot)
-            yield from _rollouts(self.snapshot)
-
-
-def _deployments(snapshot: Snapshot) -> Iterator[Metric]:
-    wanted = GaugeMetricFamily("fleetpulse_replicas_wanted", "Target count.", labels=["deployment"])
-    routes = GaugeMetricFamily(
-        "fleetpulse_routes", "Routes by state.", labels=["deployment", "state"]
-    )
-    states = Counter(
-        (route.deployment_id, "ready" if route.ready else route.status.value)
-        for route in snapshot.routes
-    )
-    for deployment in snapshot.deployments.values():
-        wanted.add_metric([deployment.name], deployment.target_count)
-        for state in ("ready", *RouteStatus):
-            if count := states[deployment.id, str(state)]:
-                routes.add_metric([deployment.name, str(state)], count)
-    yield from (wanted, routes)
-
-
-def _rollouts(snapshot: Snapshot) -> Iterator[Metric]:
-    replicas = GaugeMetricFamily(
-        "fleetpulse_rollout_replicas",
-        "Active routes of deployments in rollout, old and new side.",
-        labels=["deployment", "side", "state"],
-    )
-    deadline = GaugeMetricFamily(
-        "fleetpulse_rollout_deadline_timestamp_seconds",
-        "When a rollout ends by itself, database time.",
-        labels=["deployment"],
-    )
-    for deployment in snapshot.deployments.values():
-        if deployment.lifecycle is not Lifecycle.DEPLOYING or deployment.rollout is None:
-            continue
-        new_revision = deployment.rollout.revision_id
-        counts = Counter(
-            (
-                "new" if route.revision_id == new_revision else "old",
-                "ready" if route.ready else "not_ready",
-            )
-            for route in snapshot.routes
-            if route.deployment_id == deployment.id and route.active
-        )
-        for side in ("old", "new"):
-            for state in ("ready", "not_ready"):
-                replicas.add_metric([deployment.name, side, state], counts[side, state])
-        deadline.add_metric([deployment.name], deployment.rollout.deadline_at_ms / 1000)
-    yield from (replicas, deadline)

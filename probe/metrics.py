@@ -57,6 +57,12 @@ INSTRUMENTS: Final = (
     Instrument("connections_total", _C, "What happened to connections.", ("event",)),
     Instrument("oldest_result_age_seconds", _G, "Age of the oldest last result.", ("deployment",)),
     Instrument("targets", _G, "Targets by verdict.", ("deployment", "state")),
+    Instrument(
+        "targets_overdue",
+        _G,
+        "Targets without a result for two intervals and a timeout.",
+        ("deployment",),
+    ),
     Instrument("health_transitions_total", _C, "Verdict changes.", ("from", "to")),
     Instrument("statuses_written_total", _C, "Statuses written to the bus."),
     Instrument("results_dropped_total", _C, "Results too old to be written."),
@@ -66,7 +72,7 @@ INSTRUMENTS: Final = (
     Instrument("bus_errors_total", _C, "Operations on the bus that failed."),
     Instrument("stage_restarts_total", _C, "Stages started again after a fault.", ("stage",)),
     Instrument("partitions_owned", _G, "Partitions this prober watches."),
-    Instrument("build_info", _G, "1; the version is in the label.", ("version",)),
+    Instrument("build_info", _G, "1; what runs here is in the labels.", ("version", "component")),
 )
 
 

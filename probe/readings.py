@@ -18,7 +18,7 @@ from probe.stages import Prober
 DEPLOYMENTS_MAX: Final = 200
 """Shown by name; the rest is summed up, so that no feed of targets can flood a scraper.
 
-7 series each: 200 of them and all others stay below 2,000.
+8 series each: 200 of them and all others stay below 2,000.
 """
 OTHERS: Final = "(others)"
 
@@ -43,11 +43,13 @@ class _Fleet:
     unhealthy: int = 0
     unknown: int = 0
     oldest_age_s: float = 0.0
+    overdue: int = 0
 
     def take(self, check: Check, now: float) -> None:
         since = check.ended_at or check.next_due  # never probed: as old as its first probe is late
         age_s = now - since
         self.oldest_age_s = max(self.oldest_age_s, age_s)
+        self.overdue += age_s > 2 * check.interval_s + check.timeout_s
         if check.streak.healthy:
             self.healthy += 1
         elif check.evidence_at is None:
@@ -105,6 +107,7 @@ class Readings:
         for check in self.prober.sweep.scheduler:
             fleets[shown.get(check.target.deployment, OTHERS)].take(check, now)
         ages: Samples = {(name,): fleet.oldest_age_s for name, fleet in fleets.items()}
+        overdue: Samples = {(name,): fleet.overdue for name, fleet in fleets.items()}
         states: Samples = {
             (name, state): float(getattr(fleet, state))
             for name, fleet in fleets.items()
@@ -114,6 +117,7 @@ class Readings:
             "probes_total": _outcomes(results, shown),
             "oldest_result_age_seconds": ages,
             "targets": states,
+            "targets_overdue": overdue,
         }
 
     def _self(self) -> Reading:
@@ -122,7 +126,7 @@ class Readings:
             "loop_lag_seconds": {(): _buckets(ledger.loop_lag)},
             "stage_restarts_total": _counts(ledger.restarts),
             "partitions_owned": {(): self.partitions},
-            "build_info": {(self.version,): 1},
+            "build_info": {(self.version, "prober"): 1},
         }
 
     def _bus(self) -> Reading:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
-from controller.metrics import ControllerMetrics
+from controller.metrics import BUDGET, ControllerMetrics
 from controller.model import DeploymentId, Health, Route, RouteStatus, Snapshot, Stage
 from controller.reconcile.handler import Applied, Plan, RouteHandler, Schedule, World
 from controller.reconcile.observe import Velocity
@@ -94,7 +94,7 @@ class Evict(RouteHandler):
         )
         chosen = {change.route.id for change in changes}
         held_back = [r for r in _listed(world.snapshot, routes) if r.id not in chosen]
-        for cause in world.hold or ("budget",):
+        for cause in world.hold or (BUDGET,):
             self._metrics.blocked(str(cause), len(held_back))
         return Plan(changes=changes)
 

@@ -55,11 +55,6 @@ def ends(value: float) -> str:
     return f"{value}x{BREAK} stale"
 
 
-def ages() -> str:
-    """Be 10 s, then grow with the time."""
-    return f"10x{BREAK} 10+{STEP_S}x{AFTER}"
-
-
 # Ten targets at 10 s, all well: 15 probes in every 15 s.
 HEALTHY: Final[Mapping[str, str]] = {
     f"partitions_owned{{{P}}}": stays(64),
@@ -67,7 +62,7 @@ HEALTHY: Final[Mapping[str, str]] = {
     f'targets{{{P}, {CHAT}, state="healthy"}}': stays(10),
     f'targets{{{P}, {CHAT}, state="unhealthy"}}': stays(0),
     f'targets{{{P}, {CHAT}, state="unknown"}}': stays(0),
-    f"oldest_result_age_seconds{{{P}, {CHAT}}}": stays(10),
+    f"targets_overdue{{{P}, {CHAT}}}": stays(0),
     f'probes_total{{{P}, {CHAT}, outcome="passed"}}': grows(15),
     f'schedule_lag_seconds_bucket{{{P}, le="0.02"}}': grows(15),
     f'schedule_lag_seconds_bucket{{{P}, le="1.0"}}': grows(15),
@@ -103,42 +98,29 @@ def without(prefix: str) -> dict[str, str]:
     }
 
 
-AGE, PASSED = (
-    f"oldest_result_age_seconds{{{P}, {CHAT}}}",
-    f'probes_total{{{P}, {CHAT}, outcome="passed"}}',
-)
+OVERDUE = f"targets_overdue{{{P}, {CHAT}}}"
 BUS, BUS_AWAY = f"bus_up{{{P}}}", f'incident_active{{{C}, kind="bus_unreachable"}}'
 READY, REPLICAS = f'routes{{{C}, {CHAT}, state="ready"}}', f"replicas_wanted{{{C}, {CHAT}}}"
 DEADLINE = f"rollout_deadline_timestamp_seconds{{{C}, {CHAT}}}"
+STARTED = f"rollout_started_timestamp_seconds{{{C}, {CHAT}}}"
 BLOCKED = f'evictions_blocked_total{{{C}, cause="budget"}}'
+
+
+def rollout(*, lasts_s: int) -> dict[str, str]:
+    """Begin a rollout when the fault would begin."""
+    began_s = BREAK * STEP_S
+    return {
+        STARTED: f"_x{BREAK} {began_s}x{AFTER}",
+        DEADLINE: f"_x{BREAK} {began_s + lasts_s}x{AFTER}",
+    }
+
 
 STORIES: Final = (
     Story("all is well", 15, set(), {}),
     Story("no prober for 30 s", 0.5, set(), without(P)),
     Story("no prober", 2, {"FleetpulseNoProber"}, without(P)),
-    Story("one target of ten is never visited", 4, set(), {AGE: ages()}),
-    Story(
-        "one target of ten is never visited, later",
-        7,
-        {"FleetpulseTargetsNotVisited"},
-        {AGE: ages()},
-    ),
-    Story(
-        "nothing is visited", 11, {"FleetpulseTargetsNotVisited"}, {AGE: ages(), PASSED: stalls(15)}
-    ),
-    Story("a hung target's result is a timeout late", 15, set(), {AGE: turns(10, 25)}),
-    Story(
-        "the interval becomes 60 s",
-        5,
-        set(),
-        {AGE: turns(10, 60), PASSED: f"0+15x{BREAK} 600+2.5x{AFTER}"},
-    ),
-    Story(
-        "the interval was 60 s",
-        15,
-        set(),
-        {AGE: turns(10, 60), PASSED: f"0+15x{BREAK} 600+2.5x{AFTER}"},
-    ),
+    Story("a target is late for a moment", 0.5, set(), {OVERDUE: turns(0, 1)}),
+    Story("a target is never visited", 2, {"FleetpulseTargetsNotVisited"}, {OVERDUE: turns(0, 1)}),
     Story(
         "half of a deployment fails",
         6,
@@ -223,14 +205,9 @@ STORIES: Final = (
         {"FleetpulseReconcileFails"},
         {f'reconcile_failures_total{{{C}, handler="deploying"}}': f"_x{BREAK} 1+1x{AFTER}"},
     ),
-    Story("a rollout with time", 5, set(), {DEADLINE: f"_x{BREAK} {10 * 60 + 7200}x{AFTER}"}),
-    Story("a short rollout", 1, set(), {DEADLINE: f"_x{BREAK} {10 * 60 + 300}x{AFTER}"}),
-    Story(
-        "a rollout near its end",
-        5,
-        {"FleetpulseRolloutNearDeadline"},
-        {DEADLINE: f"_x{BREAK} {10 * 60 + 660}x{AFTER}"},
-    ),
+    Story("a rollout with time", 5, set(), rollout(lasts_s=7200)),
+    Story("a short rollout with time", 1, set(), rollout(lasts_s=300)),
+    Story("a rollout near its end", 19, {"FleetpulseRolloutNearDeadline"}, rollout(lasts_s=1100)),
     Story("a budget that is spent for a while", 10, set(), {BLOCKED: f"_x{BREAK} 1+1x{AFTER}"}),
     Story(
         "a floor that is reached",

@@ -47,7 +47,7 @@ PROMISED = frozenset(
 )
 CLOSED_LABELS = {
     *("deployment", "outcome", "reason", "phase", "state", "cause"),
-    *("event", "op", "stage", "from", "to", "version"),
+    *("event", "op", "stage", "from", "to", "version", "component"),
 }
 SERIES_MAX = 2000
 
