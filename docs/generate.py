@@ -25,7 +25,7 @@ import probe.settings
 from controller.definition.deployment_file import DeploymentFile
 from controller.invariants import Invariant
 from controller.metrics import ControllerMetrics
-from controller.model import HealthCheck, Outcome, Policy, RevisionSpec, Route, Snapshot, Strategy
+from controller.model import HealthCheck, Outcome, Policy, RevisionSpec, Route, Strategy
 from controller.reconcile.handler import Mark
 from controller.reconcile.leadership import WAKES
 from controller.rollout.rolling import tally
@@ -214,14 +214,11 @@ def probe_metrics() -> str:
 
 def controller_metrics() -> str:
     """Return the controller's instruments, as they show themselves."""
-    metrics = ControllerMetrics()
-    metrics.observed(Snapshot(now_ms=0, deployments={}, routes=(), failed_counts={}), ())
     rows = []
-    for collector in tuple(metrics.registry._collector_to_names):  # noqa: SLF001 - no public way
+    for collector in tuple(ControllerMetrics().registry._collector_to_names):  # noqa: SLF001 - no public way
         for family in collector.collect():
-            of_family = getattr(collector, "_labelnames", ()) or getattr(family, "_labelnames", ())
-            labels = of_family or next((tuple(s.labels) for s in family.samples), ())
-            suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+            labels = getattr(collector, "_labelnames", ()) or getattr(family, "_labelnames", ())
+            suffix = "_total" if family.type == "counter" else ""
             shown = ", ".join(map(code, labels))
             rows.append([code(family.name + suffix), family.type, shown, family.documentation])
     return table(("metric", "type", "labels", "what it says"), rows)
