@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EXIT_BAD: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_UNREACHABLE: Final = 3
+STDERR: Final = 2
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -225,8 +226,22 @@ def _settings(config: Path | None, **flags: Any) -> "Effective[Settings]":  # no
     return load(config, os.environ, flags=given)
 
 
+def _fill_descriptors() -> None:
+    """Put something in place of closed standard streams: uvloop aborts where it gets their number.
+
+    A supervisor may start a daemon without stdin, and a shell any command with `>&-`.
+    """
+    import os  # noqa: PLC0415
+
+    descriptor = 0
+    while descriptor <= STDERR:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
+
+
 def _run(main: Callable[[], "Awaitable[_T]"]) -> _T:
     """Run a coroutine on the event loop of the hot path."""
     import anyio  # noqa: PLC0415
 
+    _fill_descriptors()
     return anyio.run(main, backend="asyncio", backend_options={"use_uvloop": True})

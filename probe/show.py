@@ -6,6 +6,7 @@ Must not know where the rows come from.
 
 import sys
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -21,6 +22,7 @@ STATUS_COLUMNS = ("REPLICA", "VERDICT", "REASON", "HTTP", "LATENCY", "FAILURES",
 TARGET_COLUMNS = ("REPLICA", "ADDRESS", "PATH", "EVERY", "DEPLOYMENT")
 VERDICTS = ("unhealthy", "unknown", "healthy")
 """Worst first."""
+_YIELDING = ("REPLICA", "DETAIL")
 _COLOURS = {"healthy": "green", "unhealthy": "red", "unknown": "yellow"}
 
 Row = Sequence[str]
@@ -121,13 +123,14 @@ def _coloured(cell: str) -> str:
 
 
 def live_table(columns: Row, rows: Iterable[Row]) -> "Table":
-    """Build a table that fits a terminal, one line a row."""
+    """Build a table that fits a terminal, one line a row: ids and details give way first."""
     from rich.table import Table  # noqa: PLC0415 - only where it is seen
     from rich.text import Text  # noqa: PLC0415 - cells are text, never markup
 
     built = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        built.add_column(column, overflow="ellipsis", no_wrap=True)
+        built.add_column(column, no_wrap=column not in _YIELDING)
+    one_line = partial(Text, no_wrap=True, overflow="ellipsis")
     for row in rows:
-        built.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
+        built.add_row(*(one_line(cell, style=_COLOURS.get(cell, "")) for cell in row))
     return built

@@ -4,6 +4,7 @@
 person got wrong is told in one line, whichever command says so.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ COMMANDS: Final = {
 }
 """Name, where it lives, and its line in `--help` (which must not import it)."""
 
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What writing the output may end in; a closed pipe is click's affair."""
+
 
 @contextmanager
 def _in_one_line() -> Iterator[None]:
@@ -43,6 +47,11 @@ def _in_one_line() -> Iterator[None]:
             text = f"{text} See `{error.ctx.command_path} --help`."
         click.echo(f"fleetpulse: {text}", err=True)
         raise click.exceptions.Exit(error.exit_code) from error
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        click.echo(f"fleetpulse: {error.strerror}: make room, or write elsewhere", err=True)
+        raise click.exceptions.Exit(1) from error
 
 
 class LazyGroup(click.Group):
