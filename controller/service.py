@@ -224,7 +224,8 @@ class Service:
     ) -> Route:
         """Add a replica that somebody else runs; it is probed, and serves once it is healthy.
 
-        It belongs to the revision being rolled out, or else to the current one.
+        It belongs to the revision being rolled out; without one, or on the way back, to the
+        current one.
 
         Raises:
             InvalidInput: if host or port cannot be dialled.

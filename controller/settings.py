@@ -61,6 +61,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The unix socket of the simulated fleet."""
     lease_s: Annotated[float, msgspec.Meta(ge=1, le=600)] = 15.0
     """How long leadership lasts without renewal."""
+    starting_timeout_s: _Seconds = 1800.0
+    """How long a session may be pending without an address, for instance for want of a GPU."""
     termination_grace_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 30.0
     """How long a replica out of traffic may finish what it has."""
     max_period_s: _Seconds = 60.0

@@ -24,6 +24,7 @@ from controller.model import (
     RouteId,
     RouteStatus,
     Stage,
+    SubStep,
     Traffic,
 )
 
@@ -63,7 +64,8 @@ async def register(write: Write, seen: Deployment, *, host: str, port: int, acto
         raise Conflict(f"deployment {seen.name!r} has {host}:{port} already, as route {known}")
     await move_deployment(write, seen, {}, conditions=(deployments.c.lifecycle.not_in(GONE),))
     route = _warming_up(revision, host=host, port=port, now_ms=write.now_ms, actor=actor)
-    rollout_id = None if seen.rollout is None else seen.rollout.id
+    ours = seen.rollout is not None and seen.rollout.revision_id == revision.id
+    rollout_id = seen.rollout.id if seen.rollout is not None and ours else None
     row = route_values(route, rollout_id=rollout_id)
     await write.connection.execute(insert(routes), [row])
     await write_events(write, [route_created(route, rollout_id, category="register")])
@@ -71,7 +73,8 @@ async def register(write: Write, seen: Deployment, *, host: str, port: int, acto
 
 
 def _revision_to_join(seen: Deployment) -> Revision:
-    revision = seen.deploying or seen.current
+    going_back = seen.sub_step is SubStep.ROLLING_BACK
+    revision = seen.current if going_back else seen.deploying or seen.current
     if revision is None:
         raise Conflict(
             f"deployment {seen.name!r} has no revision to join; "

@@ -49,7 +49,9 @@ class Leadership:
         self._sync = SyncProbeTargets(bus, metrics, schedule("sync_probe_targets"))
         handlers: Sequence[Handler] = (
             Provision(provisioner, schedule("provision")),
-            CheckStarting(provisioner, schedule("check_starting")),
+            CheckStarting(
+                provisioner, schedule("check_starting"), timeout_s=settings.starting_timeout_s
+            ),
             CheckWarmingUp(schedule("check_warming_up")),
             CheckRunning(provisioner, schedule("check_running")),
             ClassifyHealth(schedule("classify_health"), observer.velocity),
@@ -106,7 +108,7 @@ WAKES: Final = {
         {Mark.PENDING, Mark.DRAINING},
     ),
     "destroying": ({Mark.DEPLOYMENTS, Mark.READINESS}, {Mark.DRAINING}),
-    "sync_probe_targets": ({Mark.TARGETS}, set()),
+    "sync_probe_targets": ({Mark.TARGETS, Mark.DEPLOYMENTS}, set()),
     "drain": ({Mark.DRAINING}, {Mark.TARGETS, Mark.COOLING_DOWN}),
     "terminate": ({Mark.COOLING_DOWN}, {Mark.READINESS}),
 }

@@ -108,12 +108,13 @@ class Provision(RouteHandler):
 
 
 class CheckStarting(RouteHandler):
-    """STARTING -> WARMING_UP once the session has an address."""
+    """STARTING -> WARMING_UP once the session has an address; given up when it never gets one."""
 
     name = "check_starting"
 
-    def __init__(self, provisioner: Provisioner, schedule: Schedule) -> None:
+    def __init__(self, provisioner: Provisioner, schedule: Schedule, *, timeout_s: float) -> None:
         self._provisioner = provisioner
+        self._timeout_s = timeout_s
         super().__init__(schedule)
 
     def select(self, world: World) -> Sequence[Route]:
@@ -126,13 +127,14 @@ class CheckStarting(RouteHandler):
         changes = [
             change
             for route in routes
-            if (change := self._decide(route, sessions[route.id])) is not None
+            if (change := self._decide(route, sessions[route.id], world.snapshot.now_ms))
+            is not None
         ]
         return Plan(changes=tuple(changes))
 
-    def _decide(self, route: Route, session: Session) -> RouteChange | None:
+    def _decide(self, route: Route, session: Session, now_ms: int) -> RouteChange | None:
         if session.state is SessionState.PENDING:
-            return None
+            return self._expired(route, now_ms)
         if session.state is not SessionState.RUNNING:
             return lost(route, session, category=self.name)
         if session.host is None or session.port is None:
@@ -151,6 +153,18 @@ class CheckStarting(RouteHandler):
             stage=Stage.WARMING_UP,
             host=session.host,
             port=session.port,
+        )
+
+    def _expired(self, route: Route, now_ms: int) -> RouteChange | None:
+        pending_s = (now_ms - route.entered_at_ms) / 1000
+        if pending_s <= self._timeout_s:
+            return None
+        return leave(
+            route,
+            category=self.name,
+            message=f"the session has had no address for {pending_s:.0f} s "
+            f"(limit starting_timeout_s {self._timeout_s:g})",
+            error_code="STARTING_EXPIRED",
         )
 
 

@@ -239,6 +239,23 @@ class TestRoutes:
         with pytest.raises(Conflict):
             await Repository(database).commit(Decision(deployment=seen, change=done), epoch=epoch)
 
+    async def test_on_the_way_back_a_replica_joins_the_revision_that_stays(
+        self, database: Database, service: Service, epoch: int
+    ) -> None:
+        seen = await a_deployment(database, spec=EXTERNAL)
+        done = DeploymentChange(
+            category="deploying",
+            message="",
+            lifecycle=Lifecycle.READY,
+            end_rollout=Outcome.PROMOTED,
+        )
+        await Repository(database).commit(Decision(deployment=seen, change=done), epoch=epoch)
+        await service.add_revision("demo", EXTERNAL, auto_activate=True)
+        going_back = await service.abort("demo")
+        route = await service.register_route("demo", host="10.0.0.7", port=8000)
+        assert going_back.current is not None
+        assert route.revision_id == going_back.current.id
+
     async def test_same_address_is_registered_once(
         self, database: Database, service: Service
     ) -> None:

@@ -86,7 +86,7 @@ def handlers(provisioner: FakeProvisioner, bus: RecordingBus) -> Sequence[RouteH
     metrics = ControllerMetrics()
     return (
         Provision(provisioner, ALWAYS),
-        CheckStarting(provisioner, ALWAYS),
+        CheckStarting(provisioner, ALWAYS, timeout_s=60.0),
         CheckWarmingUp(ALWAYS),
         CheckRunning(provisioner, ALWAYS),
         ClassifyHealth(ALWAYS, Velocity()),
@@ -178,16 +178,30 @@ class TestCheckStarting:
     ) -> None:
         route = standing(Stage.STARTING)
         provisioner.sessions[route.id] = session
-        found = await changes_of(CheckStarting(provisioner, ALWAYS), a_world([route]))
+        found = await changes_of(
+            CheckStarting(provisioner, ALWAYS, timeout_s=60.0), a_world([route])
+        )
         if stage is None:
             assert found == {}
         else:
             assert (found[route.id].stage, found[route.id].error_code) == (stage, code)
 
+    @pytest.mark.parametrize(("age_s", "gone"), [(60.0, False), (61.0, True)])
+    async def test_a_session_that_never_gets_an_address_is_given_up(
+        self, provisioner: FakeProvisioner, age_s: float, *, gone: bool
+    ) -> None:
+        route = standing(Stage.STARTING, age_s=age_s)
+        provisioner.sessions[route.id] = Session(id="s", state=SessionState.PENDING)
+        handler = CheckStarting(provisioner, ALWAYS, timeout_s=60.0)
+        found = await changes_of(handler, a_world([route]))
+        assert {c.error_code for c in found.values()} == ({"STARTING_EXPIRED"} if gone else set())
+
     async def test_the_address_comes_with_the_stage(self, provisioner: FakeProvisioner) -> None:
         route = standing(Stage.STARTING)
         provisioner.give_address(route.id)
-        found = await changes_of(CheckStarting(provisioner, ALWAYS), a_world([route]))
+        found = await changes_of(
+            CheckStarting(provisioner, ALWAYS, timeout_s=60.0), a_world([route])
+        )
         assert (found[route.id].host, found[route.id].port) == ("127.65.0.1", 8000)
 
 
