@@ -3,9 +3,8 @@
 import json
 import signal
 import sqlite3
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, closing
+from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +12,14 @@ import pytest
 from redis.asyncio import Redis
 
 from controller.embedded import EmbeddedValkey
-from controller.model import HealthCheck, Policy, RevisionSpec
-from controller.provision.fleet.process import running_fleet
 from controller.service import Service
 from probe.wire import Keys, ReplicaId
 from tests.fakes.controller import ControllerProcess, run_to_end
-from tests.fakes.prober import ProberProcess, until
+from tests.fakes.prober import until
+from tests.fakes.surroundings import Surroundings, simulated
 from tests.fakes.verbs import EXTERNAL, apply_demo
 
 QUICK = {"max_period_s": 0.2, "first_sync_s": 0}
-
-
-@pytest.fixture
-def bus() -> Iterator[EmbeddedValkey]:
-    """A server of the test's own, to be killed."""
-    with tempfile.TemporaryDirectory(prefix="fp-") as directory:
-        server = EmbeddedValkey(Path(directory, "bus"))
-        server.start()
-        yield server
-        server.stop()
 
 
 @pytest.fixture
@@ -169,17 +157,13 @@ async def serving(
     settings: dict[str, Any], service: Service, bus: EmbeddedValkey, tmp_path: Path
 ) -> AsyncIterator[ControllerProcess]:
     """A controller whose deployment of three simulated replicas is up, with its prober."""
-    check = HealthCheck(path="/health", interval_s=1.0, max_wait_time_s=1.0, max_retries=3)
-    spec = RevisionSpec(environment={"SIM_LOAD_S": "0"}, health_check=check)
-    await apply_demo(service, revision=spec, policy=Policy())
-    async with AsyncExitStack() as stack:
-        socket = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fp-")), "fleet")
-        await stack.enter_async_context(running_fleet(socket))
-        await stack.enter_async_context(ProberProcess.running(bus.url, tmp_path / "prober.log"))
-        fleet = {"provisioner": "simulated", "fleet_socket": socket, "lease_s": 6}
-        controller = await stack.enter_async_context(
-            ControllerProcess.running(tmp_path / "controller.log", **settings | fleet)
-        )
+    await apply_demo(service, revision=simulated())
+    async with (
+        Surroundings.running(bus, tmp_path / "prober.log") as around,
+        ControllerProcess.running(
+            tmp_path / "controller.log", **settings, **around.settings, lease_s=6
+        ) as controller,
+    ):
 
         async def settled() -> bool:
             (deployment,) = await service.list_deployments()
