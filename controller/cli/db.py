@@ -4,6 +4,7 @@ import click
 
 from controller.cli.session import database_option, json_option, require, run, said, show_one
 from controller.db import migrate
+from controller.errors import Conflict
 
 
 @click.group()
@@ -16,9 +17,15 @@ def db() -> None:
 @json_option
 def upgrade(database_url: str, as_json: bool) -> None:  # noqa: FBT001 - click passes by name
     """Create the schema, or bring it up to date; safe to repeat."""
+    needed = migrate.head()
 
     async def work() -> tuple[str | None, str | None]:
         before = await migrate.current(database_url)
+        if before is not None and before > needed:  # they are counted, with leading zeros
+            raise Conflict(
+                f"the schema of {database_url} is {before}, this program knows {needed} as the "
+                "newest: use the release that made it, there is no way back"
+            )
         await migrate.upgrade(database_url)
         return before, await migrate.current(database_url)
 
