@@ -6,6 +6,7 @@ time (R-67).
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -56,44 +57,47 @@ def _deployments(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _rollouts(snapshot: Snapshot) -> Iterator[Metric]:
-    replicas = GaugeMetricFamily(
-        "fleetpulse_rollout_replicas",
-        "Active routes of deployments in rollout, old and new side.",
-        labels=["deployment", "side", "state"],
-    )
-    floor = GaugeMetricFamily(
-        "fleetpulse_rollout_ready_floor",
-        "Ready routes a rollout keeps: target less unavailable.",
-        labels=["deployment"],
-    )
-    started = GaugeMetricFamily(
-        "fleetpulse_rollout_started_timestamp_seconds",
-        "When a rollout began, database time.",
-        labels=["deployment"],
-    )
-    deadline = GaugeMetricFamily(
-        "fleetpulse_rollout_deadline_timestamp_seconds",
-        "When a rollout ends by itself, database time.",
-        labels=["deployment"],
+    floor, started, deadline = (
+        GaugeMetricFamily(f"fleetpulse_rollout_{name}", text, labels=["deployment"])
+        for name, text in (
+            ("ready_floor", "Ready routes a rollout keeps: target less unavailable."),
+            ("started_timestamp_seconds", "When a rollout began, database time."),
+            ("deadline_timestamp_seconds", "When a rollout ends by itself, database time."),
+        )
     )
     for deployment in snapshot.deployments.values():
         rollout = deployment.rollout
         if deployment.lifecycle is not Lifecycle.DEPLOYING or rollout is None:
             continue
-        counts = Counter(
-            (
-                "new" if route.revision_id == rollout.revision_id else "old",
-                "ready" if route.ready else "not_ready",
-            )
-            for route in snapshot.routes
-            if route.deployment_id == deployment.id and route.active
-        )
-        for side in ("old", "new"):
-            for state in ("ready", "not_ready"):
-                replicas.add_metric([deployment.name, side, state], counts[side, state])
-        floor.add_metric(
-            [deployment.name], bounds_of(rollout.policy, deployment.target_count).min_avail
-        )
+        bounds = bounds_of(rollout.policy, deployment.target_count)
+        floor.add_metric([deployment.name], bounds.min_avail)
         started.add_metric([deployment.name], rollout.started_at_ms / 1000)
         deadline.add_metric([deployment.name], rollout.deadline_at_ms / 1000)
-    yield from (replicas, floor, started, deadline)
+    yield from (_sides(snapshot), floor, started, deadline)
+
+
+def _sides(snapshot: Snapshot) -> Metric:
+    replicas = GaugeMetricFamily(
+        "fleetpulse_rollout_replicas",
+        "Active routes of deployments in rollout, old and new side.",
+        labels=["deployment", "side", "state"],
+    )
+    new = {
+        deployment.id: deployment.rollout.revision_id
+        for deployment in snapshot.deployments.values()
+        if deployment.lifecycle is Lifecycle.DEPLOYING and deployment.rollout is not None
+    }
+    counts = Counter(
+        (
+            route.deployment_id,
+            "new" if route.revision_id == new[route.deployment_id] else "old",
+            "ready" if route.ready else "not_ready",
+        )
+        for route in snapshot.routes
+        if route.active and route.deployment_id in new
+    )
+    for deployment_id in new:
+        name = snapshot.deployments[deployment_id].name
+        for side, state in product(("old", "new"), ("ready", "not_ready")):
+            replicas.add_metric([name, side, state], counts[deployment_id, side, state])
+    return replicas
