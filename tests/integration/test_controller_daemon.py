@@ -44,7 +44,7 @@ class TestStartErrors:
     @pytest.mark.parametrize(
         ("given", "code", "said"),
         [
-            ({"database_url": "{dir}/empty.db"}, 1, "run `fleetpulse db upgrade`"),
+            ({"database_url": "{dir}/none.db"}, 3, "create it with `fleetpulse db upgrade`"),
             ({"database_url": "{dir}/none/fleet.db"}, 3, "cannot be opened"),
             ({"database_url": "postgresql://ada@db/fleet"}, 2, "'postgresql' is not spoken"),
             ({"database_url": ""}, 2, "pass --database"),
@@ -68,6 +68,15 @@ class TestStartErrors:
         ended = await run_to_end(*flags, **settings | given)
         assert ended.returncode == code
         assert said in one_sentence(ended.stderr)
+
+    async def test_a_database_without_a_schema_is_refused_with_the_remedy(
+        self, settings: dict[str, Any], tmp_path: Path
+    ) -> None:
+        empty = tmp_path / "empty.db"
+        empty.touch()
+        ended = await run_to_end(**settings | {"database_url": str(empty)})
+        assert ended.returncode == 1
+        assert "run `fleetpulse db upgrade`" in one_sentence(ended.stderr)
 
     async def test_a_bus_of_another_layout_is_refused(
         self, settings: dict[str, Any], client: Redis
