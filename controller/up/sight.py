@@ -4,7 +4,7 @@ Used by `fleetpulse up` for its view and its summary. Only looks; a part that is
 last sight of it.
 """
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,6 +23,9 @@ from probe.errors import BusError
 from probe.wire import ReplicaHealthStatus, ReplicaId
 
 _TIMEOUT_S: Final = 2.0
+
+Series = tuple[str, tuple[str, ...]]
+"""A counter's name and the values of its labels."""
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,21 +46,26 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class Totals:
-    """Counters of daemons that may have been started anew meanwhile: resets are bridged."""
+    """Counters of daemons, series by series: one that was reset, or went, keeps what it counted."""
 
-    _seen: dict[str, Counter[str]] = field(default_factory=dict)
+    _seen: dict[str, Mapping[Series, float]] = field(default_factory=dict)
     _before: Counter[str] = field(default_factory=Counter)
 
-    def take(self, source: str, samples: Mapping[str, float]) -> None:
-        """Take the present values of one daemon's counters, summed over their labels."""
-        seen = self._seen.get(source, Counter())
-        for name, value in seen.items():
-            if samples.get(name, 0.0) < value:
-                self._before[name] += int(value)
-        self._seen[source] = Counter({name: int(value) for name, value in samples.items()})
+    def take(self, source: str, samples: Mapping[Series, float]) -> None:
+        """Take the present values of one daemon's counters."""
+        for series, value in self._seen.get(source, {}).items():
+            if samples.get(series, 0.0) < value:
+                self._before[series[0]] += int(value)
+        self._seen[source] = samples
 
     def __getitem__(self, name: str) -> int:
-        return self._before[name] + sum(seen[name] for seen in self._seen.values())
+        now = sum(
+            int(value)
+            for samples in self._seen.values()
+            for series, value in samples.items()
+            if series[0] == name
+        )
+        return self._before[name] + now
 
 
 class Sight:
@@ -72,7 +80,7 @@ class Sight:
         self.snapshot: Snapshot | None = None
         self.statuses: Mapping[ReplicaId, ReplicaHealthStatus] = {}
         self.bus_time_s = 0.0
-        self.gauges: dict[str, float] = {}
+        self.targets = 0
 
     async def look(self) -> None:
         """Look at everything once."""
@@ -95,7 +103,7 @@ class Sight:
         probes = self.totals["fleetpulse_probes_total"]
         oldest = min((s.last_check for s in self.statuses.values()), default=None)
         return Summary(
-            targets=int(self.gauges.get("fleetpulse_targets", 0)),
+            targets=self.targets,
             probes=probes,
             probes_per_second=round(probes / seconds, 1),
             statuses_written=self.totals["fleetpulse_statuses_written_total"],
@@ -117,13 +125,14 @@ class Sight:
             text = (await self._http.get(url)).text
         except httpx.HTTPError:
             return
-        totals: dict[str, float] = defaultdict(float)
-        gauges: dict[str, float] = defaultdict(float)
-        kinds = {"counter": totals, "gauge": gauges}
+        totals: dict[Series, float] = {}
+        targets = 0.0
         for family in text_string_to_metric_families(text):
-            kept = kinds.get(family.type, {})
             for sample in family.samples:
-                if not sample.name.endswith("_created"):
-                    kept[sample.name] = kept.get(sample.name, 0.0) + sample.value
+                if sample.name == "fleetpulse_targets":
+                    targets += sample.value
+                elif family.type == "counter" and not sample.name.endswith("_created"):
+                    totals[sample.name, tuple(sample.labels.values())] = sample.value
         self.totals.take(name, totals)
-        self.gauges.update(gauges)
+        if name == "prober":
+            self.targets = int(targets)
