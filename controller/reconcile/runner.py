@@ -8,13 +8,14 @@ of a tick (R-15); only a lost lease ends everything, because somebody else leads
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Final
 
 import structlog
 
 from controller.db.repository import Repository
 from controller.errors import Conflict, ControllerError, DatabaseUnreachable, LeaseLost
 from controller.metrics import ControllerMetrics
-from controller.model import Deployment, DeploymentId, Note, Route
+from controller.model import Deployment, DeploymentId, Note, Route, RouteChange
 from controller.reconcile.handler import (
     Applied,
     DeploymentHandler,
@@ -28,6 +29,10 @@ from controller.reconcile.observe import Observer
 log = structlog.get_logger()
 
 Handler = RouteHandler | DeploymentHandler
+
+BLAMED_MAX: Final = 16
+"""So many culprits are searched for in one run. With more it is the handler that is ill, and to
+find each of 10,000 would be 20,000 runs of it and as many tracebacks."""
 
 
 @dataclass(slots=True)
@@ -152,23 +157,33 @@ class Runner:
         return len(written)
 
     async def _decide(self, handler: RouteHandler, world: World, routes: Sequence[Route]) -> Plan:
-        """Decide for all; when that raises, for each half, down to the route that is to blame."""
-        try:
-            return await handler.decide(world, routes)
-        except (LeaseLost, DatabaseUnreachable):
-            raise
-        except ControllerError as error:
-            log.warning("handler_cannot_tell", handler=handler.name, error=str(error))
-            return Plan(notes=tuple(_notes_by_deployment(handler.name, routes, error)))
-        except Exception as error:
-            if len(routes) == 1 or not handler.divisible:
-                log.exception("routes_failed", handler=handler.name, routes=len(routes))
+        """Decide for all; when that raises, for each half, down to the routes that are to blame."""
+        changes: list[RouteChange] = []
+        notes: list[Note] = []
+        parts, blamed = [routes], 0
+        while parts:
+            part = parts.pop()
+            try:
+                plan = await handler.decide(world, part)
+            except (LeaseLost, DatabaseUnreachable):
+                raise
+            except ControllerError as error:
+                log.warning("handler_cannot_tell", handler=handler.name, error=str(error))
+                notes += _notes(handler.name, part, str(error), type(error).__name__)
+            except Exception as error:
+                if handler.divisible and len(part) > 1 and blamed < BLAMED_MAX:
+                    middle = len(part) // 2
+                    parts += [part[middle:], part[:middle]]
+                    continue
+                blamed += 1
+                log.exception("routes_failed", handler=handler.name, routes=len(part))
                 self._metrics.failed(handler.name)
-                return Plan(notes=tuple(_notes_by_route(handler.name, routes, error)))
-        middle = len(routes) // 2
-        first = await self._decide(handler, world, routes[:middle])
-        second = await self._decide(handler, world, routes[middle:])
-        return Plan(changes=first.changes + second.changes, notes=first.notes + second.notes)
+                what = f"{type(error).__name__}: {error}"
+                notes += _notes(handler.name, part, what, "INTERNAL_ERROR")
+            else:
+                changes += plan.changes
+                notes += plan.notes
+        return Plan(changes=tuple(changes), notes=tuple(notes))
 
     async def _run_deployments(self, handler: DeploymentHandler, world: World, epoch: int) -> int:
         deployments = handler.select(world)
@@ -215,27 +230,15 @@ def _routes_by_deployment(routes: Iterable[Route]) -> dict[DeploymentId, tuple[R
     return {key: tuple(group) for key, group in groupby(ordered, lambda r: r.deployment_id)}
 
 
-def _notes_by_deployment(
-    category: str, routes: Sequence[Route], error: Exception
-) -> Iterable[Note]:
+def _notes(category: str, routes: Sequence[Route], message: str, error_code: str) -> Iterable[Note]:
+    """Yield the failure of one route as its own, and that of several as their deployments'."""
+    alone = len(routes) == 1
     for deployment_id in sorted({route.deployment_id for route in routes}):
         yield Note(
             deployment_id=deployment_id,
-            route_id=None,
+            route_id=routes[0].id if alone else None,
             category=category,
-            message=str(error),
+            message=message,
             result="failure",
-            error_code=type(error).__name__,
-        )
-
-
-def _notes_by_route(category: str, routes: Sequence[Route], error: Exception) -> Iterable[Note]:
-    for route in routes:
-        yield Note(
-            deployment_id=route.deployment_id,
-            route_id=route.id,
-            category=category,
-            message=f"{type(error).__name__}: {error}",
-            result="failure",
-            error_code="INTERNAL_ERROR",
+            error_code=error_code,
         )

@@ -57,6 +57,25 @@ class TestPoison:
         assert (newest.result, newest.error_code) == ("failure", "INTERNAL_ERROR")
         assert newest.message == "ZeroDivisionError: a bug"
 
+    async def test_a_handler_that_fails_on_everything_is_not_run_for_every_route(
+        self, ticks: Ticks, repository: Repository, deployment: Deployment, epoch: int
+    ) -> None:
+        """R-15: it is told of the deployment, beside the few that were found one by one."""
+        await running_routes(repository, deployment, 200, epoch=epoch)
+        asked = 0
+
+        def decide(given: Sequence[Route]) -> Plan:
+            nonlocal asked
+            asked += 1
+            raise ZeroDivisionError(f"a bug in {len(given)}")
+
+        with structlog.testing.capture_logs() as logs:
+            assert await ticks.of(EachRoute(decide)).runner.tick(epoch=epoch) == 0
+        assert asked < 60
+        assert sum(entry["routes"] for entry in logs) == 200
+        newest = (await repository.history_of(deployment.id))[0]
+        assert (newest.category, newest.result) == ("each_route", "failure")
+
     async def test_a_handler_that_cannot_be_divided_fails_as_one(
         self, ticks: Ticks, routes: tuple[Route, ...], epoch: int
     ) -> None:
