@@ -74,7 +74,8 @@ def abort(name: str, reason: str, database_url: str, as_json: bool) -> None:  # 
             found = await verbs.abort(name, reason=reason)
         sub_step = found.sub_step and found.sub_step.value
         row = {"name": name, "lifecycle": found.lifecycle.value, "sub_step": sub_step}
-        said(f"{name}: {found.lifecycle} {sub_step or ''}".rstrip(), row, as_json=as_json)
+        steps = ", ".join(filter(None, (found.lifecycle.value, sub_step))).replace("_", " ")
+        said(f"{name}: {steps}", row, as_json=as_json)
 
     run(work)
 

@@ -41,8 +41,10 @@ def list_(deployment: str | None, database_url: str, as_json: bool) -> None:  # 
 
 @route.command()
 @click.argument("deployment")
-@click.option("--host", required=True, help="An IP address the prober may dial.")
-@click.option("--port", required=True, type=int, help="Where it serves, 1 to 65535.")
+@click.option("--host", required=True, metavar="HOST", help="An IP address the prober may dial.")
+@click.option(
+    "--port", required=True, type=int, metavar="PORT", help="Where it serves, 1 to 65535."
+)
 @database_option
 @json_option
 def register(deployment: str, host: str, port: int, database_url: str, as_json: bool) -> None:  # noqa: FBT001

@@ -43,10 +43,11 @@ def _a_number(ctx: click.Context, param: click.Parameter, value: float | None) -
 @click.command()
 @click.option(
     "--replicas",
+    metavar="N",
     type=click.IntRange(1, 5000),
     default=DEFAULT_REPLICAS,
     show_default=True,
-    help="Of the simulated fleet.",
+    help="How many, in the simulated fleet.",
 )
 @click.option("--chaos", is_flag=True, help="Kill, hang and flap replicas while it runs.")
 @click.option(
