@@ -9,7 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -64,7 +64,7 @@ class Controller:
         self._provisioner = _provisioner(settings)
         holder = settings.instance or f"{socket.gethostname()}-{os.getpid()}"
         self._lease = Lease(self._database, holder=holder, lease_s=settings.lease_s)
-        self._beat = time.monotonic()
+        self._beat = self._renewed_at = time.monotonic()
         self._trouble: str | None = "starting"
 
     async def run(self, *, once: bool) -> None:
@@ -126,6 +126,7 @@ class Controller:
         if self._lease.epoch is None and await self._lease.acquire() is None:
             raise Conflict("another controller holds the lease: stop it, or wait until it ends")
         epoch = self._lease.epoch or 0
+        self._renewed_at = time.monotonic()
         log.info("leading", epoch=epoch)
         self._metrics.leads(leader=True)
         leadership = Leadership(
@@ -138,20 +139,18 @@ class Controller:
                     await self._tick(leadership.runner, epoch=epoch)
                 else:
                     group.start_soon(leadership.listen)
+                    group.start_soon(self._keep_lease)
                     await self._reconcile(leadership.runner, epoch=epoch)
                 group.cancel_scope.cancel()
         finally:
             self._metrics.leads(leader=False)
 
     async def _reconcile(self, runner: Runner, *, epoch: int) -> None:
-        renew_s = self._settings.lease_s / 3
-        renewed_at, stamped_at, stamp = time.monotonic(), float("-inf"), ""
+        stamped_at, stamp = float("-inf"), ""
         while True:
             self._beat = now = time.monotonic()
             try:
-                if now - renewed_at >= renew_s:
-                    await self._lease.renew()
-                    renewed_at = now
+                await self._renew()
                 if now - stamped_at >= STAMP_S:
                     stamped_at, before = now, stamp
                     stamp = await self._repository.stamp()
@@ -163,6 +162,29 @@ class Controller:
                 self._note_database(error)
                 await anyio.sleep(RETRY_S)
             await anyio.sleep(TICK_S)
+
+    async def _renew(self) -> None:
+        """Hold the lease for another term when a third of this one is over.
+
+        Raises:
+            LeaseLost: if another controller took over.
+            DatabaseUnreachable: if the database is away.
+        """
+        now = time.monotonic()
+        if now - self._renewed_at >= self._settings.lease_s / 3:
+            await self._lease.renew()
+            self._renewed_at = now
+
+    async def _keep_lease(self) -> None:
+        """Renew also in the midst of a tick: a provisioner may take 30 s to say nothing.
+
+        A loop that is stuck is not renewed for, so that another controller takes over.
+        """
+        while True:
+            await anyio.sleep(self._settings.lease_s / 6)
+            if self._is_stuck() is None:
+                with suppress(DatabaseUnreachable):  # the loop meets it too, and tells
+                    await self._renew()
 
     async def _tick(self, runner: Runner, *, epoch: int) -> None:
         try:

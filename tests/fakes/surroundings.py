@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from controller.child import Child
 from controller.embedded import EmbeddedValkey
 from controller.model import HealthCheck, RevisionSpec
 from controller.provision.fleet.client import FleetClient
@@ -26,6 +27,7 @@ class Surroundings(NamedTuple):
     """What runs, and how a controller is told of it."""
 
     fleet: FleetClient
+    fleet_process: Child
     settings: Mapping[str, object]
 
     @classmethod
@@ -34,9 +36,9 @@ class Surroundings(NamedTuple):
         """Run both until the block ends; the prober logs to `log`."""
         with tempfile.TemporaryDirectory(prefix="fp-") as directory:
             socket = Path(directory, "fleet")
-            async with running_fleet(socket), ProberProcess.running(bus.url, log):
+            async with running_fleet(socket) as process, ProberProcess.running(bus.url, log):
                 client = FleetClient(socket)
                 try:
-                    yield cls(client, {"provisioner": "simulated", "fleet_socket": socket})
+                    yield cls(client, process, {"provisioner": "simulated", "fleet_socket": socket})
                 finally:
                     await client.close()

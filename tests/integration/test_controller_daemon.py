@@ -162,17 +162,20 @@ class TestLeadership:
 
 
 @pytest.fixture
+async def around(bus: EmbeddedValkey, tmp_path: Path) -> AsyncIterator[Surroundings]:
+    async with Surroundings.running(bus, tmp_path / "prober.log") as running:
+        yield running
+
+
+@pytest.fixture
 async def serving(
-    settings: dict[str, Any], service: Service, bus: EmbeddedValkey, tmp_path: Path
+    settings: dict[str, Any], service: Service, around: Surroundings, tmp_path: Path
 ) -> AsyncIterator[ControllerProcess]:
     """A controller whose deployment of three simulated replicas is up, with its prober."""
     await apply_demo(service, revision=simulated())
-    async with (
-        Surroundings.running(bus, tmp_path / "prober.log") as around,
-        ControllerProcess.running(
-            tmp_path / "controller.log", **settings, **around.settings, lease_s=6
-        ) as controller,
-    ):
+    async with ControllerProcess.running(
+        tmp_path / "controller.log", **settings, **around.settings, lease_s=2
+    ) as controller:
 
         async def settled() -> bool:
             (deployment,) = await service.list_deployments()
@@ -260,3 +263,34 @@ class TestRunning:
         await until(well)
         assert await serving.leads()
         assert await service.list_routes() == before
+
+    async def test_a_provisioner_that_hangs_costs_no_lease(
+        self,
+        serving: ControllerProcess,
+        around: Surroundings,
+        service: Service,
+        database_url: str,
+    ) -> None:
+        """I11: the term is 2 s, and a tick waits for an answer for longer."""
+        around.fleet_process.send(signal.SIGSTOP)
+        await service.scale("demo", 4)
+        with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as onlooker:
+
+            def until_ms() -> int:
+                (found,) = onlooker.execute("SELECT expires_at_ms FROM leader_lease").fetchone()
+                return int(found)
+
+            first = until_ms()
+
+            async def two_terms_later() -> bool:
+                return until_ms() >= first + 4000
+
+            await until(two_terms_later)
+        around.fleet_process.send(signal.SIGCONT)
+
+        async def four() -> bool:
+            return [route.ready for route in await service.list_routes()] == [True] * 4
+
+        await until(four, within_s=20)
+        assert await serving.leads()
+        assert await serving.metric("reconcile_failures_total") == 0
