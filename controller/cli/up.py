@@ -144,9 +144,11 @@ class _Run:
     def _heading(self) -> list[str]:
         stack = self._stack
         return [
-            f"prober {stack.metrics_url('prober')}   controller {stack.metrics_url('controller')}",
-            f"try: fleetpulse deployment list --database {stack.database_url}",
-            f"     fleetpulse status --redis {stack.redis_url}   (Ctrl-C ends everything)",
+            f"prober      {stack.metrics_url('prober')}",
+            f"controller  {stack.metrics_url('controller')}",
+            f"try         fleetpulse deployment list --database {stack.database_url}",
+            f"            fleetpulse status --redis {stack.redis_url}",
+            "            Ctrl-C ends everything",
         ]
 
     def _say(self, summary: Summary, now: float) -> None:
