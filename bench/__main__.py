@@ -173,8 +173,9 @@ def _shown(value: float | None, *, digits: int = 1) -> str:
 
 
 def _machine() -> str:
+    kernel, _, _ = platform.release().partition("-")
     return (
-        f"{os.cpu_count()} cores {platform.machine()}, Linux {platform.release()}, "
+        f"{os.cpu_count()} cores {platform.machine()}, Linux {kernel}, "
         f"Python {platform.python_version()}"
     )
 

@@ -233,6 +233,11 @@ async def _together() -> AsyncIterator[TaskGroup]:
 
 async def _check_schema(database_url: str) -> None:
     found, needed = await migrate.current(database_url), migrate.head()
+    if found is not None and not migrate.knows(found):
+        raise Conflict(
+            f"the database's schema is {found}, which this program does not know: run the version "
+            f"of fleetpulse that made it, or newer (this one needs {needed})"
+        )
     if found != needed:
         raise Conflict(
             f"the database's schema is {found or 'empty'}, this program needs {needed}: run "

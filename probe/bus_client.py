@@ -64,7 +64,8 @@ def connect(
             socket_connect_timeout=timeout_s,
             retry=Retry(ExponentialBackoff(cap=0.1, base=0.02), retries=1),
         )
-    except ValueError as error:
+        pool.make_connection()  # type: ignore[no-untyped-call]  # refuses what it cannot use
+    except (ValueError, TypeError) as error:
         raise SettingsError(f"the bus address cannot be used ({error}): {remedy}") from error
     pool.connection_class = type("Packed", (_PackedInC, pool.connection_class), {})
     return Redis.from_pool(pool)

@@ -76,7 +76,7 @@ def target_of_url(url: str) -> ReplicaProbeTarget:
     """
     try:
         parts = urlsplit(url)
-        port = parts.port or DEFAULT_PORTS.get(parts.scheme, 0)
+        port = DEFAULT_PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
     except ValueError as error:
         raise MalformedEntry(f"{url!r} is not a URL: {error}") from error
     if parts.scheme not in DEFAULT_PORTS or not parts.hostname or parts.username is not None:

@@ -108,7 +108,7 @@ def show_(name: str, database_url: str, as_json: bool) -> None:  # noqa: FBT001
     run(work)
 
 
-@deployment.command()
+@deployment.command(context_settings={"ignore_unknown_options": True})  # -1 is a number, too
 @click.argument("name")
 @click.argument("replicas", type=int)
 @database_option

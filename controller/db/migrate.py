@@ -62,6 +62,12 @@ def head() -> str:
     return newest
 
 
+def knows(revision: str) -> bool:
+    """Tell whether a schema version is one of ours, and not one of a newer program."""
+    scripts = ScriptDirectory(str(_SCRIPTS)).walk_revisions()
+    return any(script.revision == revision for script in scripts)
+
+
 async def _inside(url: str, work: Callable[[Connection], None]) -> None:
     database = open_database(url, create=True)
     try:

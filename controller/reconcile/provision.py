@@ -169,7 +169,11 @@ class CheckStarting(RouteHandler):
 
 
 class CheckRunning(RouteHandler):
-    """RUNNING -> DRAINING when the session is gone."""
+    """RUNNING or WARMING_UP -> DRAINING when the session is gone.
+
+    Warming up, too: a replica that crashes while it loads is the failure seen most, and its
+    grace of half an hour is no reason to wait for it.
+    """
 
     name = "check_running"
 
@@ -178,8 +182,12 @@ class CheckRunning(RouteHandler):
         super().__init__(schedule)
 
     def select(self, world: World) -> Sequence[Route]:
-        """Select the running routes."""
-        return [r for r in world.snapshot.routes if r.status is RouteStatus.RUNNING]
+        """Select the routes whose session had an address."""
+        return [
+            route
+            for route in world.snapshot.routes
+            if route.status is RouteStatus.RUNNING or route.stage is Stage.WARMING_UP
+        ]
 
     async def decide(self, world: World, routes: Sequence[Route]) -> Plan:
         """Ask for all sessions at once; what is gone leaves."""

@@ -59,6 +59,7 @@ class Stack:
         }
         self.held: set[str] = set()
         """Parts that stay down when they end: what a test, or chaos, took away for a while."""
+        self._metrics: dict[str, tuple[int, str | None]] = {}
         self._failures: dict[str, int] = {}
         self._retry_at: dict[str, float] = {}
 
@@ -96,8 +97,14 @@ class Stack:
 
     def metrics_url(self, name: str) -> str | None:
         """Return where the prober's or the controller's metrics are; None until it said so."""
-        found = _METRICS_LINE.findall(self.children[name].log_path.read_text(errors="replace"))
-        return f"{found[-1]}/metrics" if found else None
+        log_path = self.children[name].log_path
+        read_bytes, url = self._metrics.get(name, (-1, None))
+        size_bytes = log_path.stat().st_size
+        if size_bytes != read_bytes:  # it said something since: perhaps it was started anew
+            found = _METRICS_LINE.findall(log_path.read_text(errors="replace"))
+            url = f"{found[-1]}/metrics" if found else None
+            self._metrics[name] = size_bytes, url
+        return url
 
     def tend(self) -> Iterable[str]:
         """Start again what ended by itself, ever more slowly; return the names of those."""

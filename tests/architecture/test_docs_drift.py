@@ -16,8 +16,6 @@ from controller.definition.deployment_file import Syntax, parse
 from docs.generate import BLOCKS, PAGES, ROOT, complaints, explained, filled
 
 DOCS: Final = ROOT / "docs"
-BESIDE: Final = frozenset({"commands.md", "benchmarks.md"})
-"""Pages with generators and tests of their own."""
 
 
 def page(name: str) -> str:
@@ -43,8 +41,6 @@ def dead_links(name: str) -> Iterator[str]:
     for link in re.findall(r"\]\(([^)\s]+)\)", prose):
         file, _, anchor = link.partition("#")
         path = DOCS / (file or name)
-        if file in BESIDE:
-            continue
         if not path.exists() or (anchor and anchor not in anchors(path.read_text("utf-8"))):
             yield link
 

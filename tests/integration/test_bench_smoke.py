@@ -12,6 +12,7 @@ import pytest
 
 from bench.build import Programs, build, missing
 from bench.farm import Farm, hosts, usage
+from bench.report import page
 from bench.rounds import floor_round
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +80,11 @@ def test_one_smoke_round_measures_every_prober() -> None:
     assert names == ["C floor", "fleetpulse wire", "fleetpulse probe"]
     assert all(one["connections"] == 50 for one in told["rounds"])
     assert told["not_shown"]
+    text = page(told, commit="abc", floor_lines=143)
+    assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")] == [
+        "| prober",
+        *(f"| {name}" for name in names),
+    ]
 
 
 def test_without_a_compiler_the_bench_is_skipped_and_says_why() -> None:

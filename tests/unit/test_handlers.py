@@ -107,7 +107,7 @@ def test_each_handler_selects_its_own(provisioner: FakeProvisioner, bus: Recordi
         "provision": [1],
         "check_starting": [2],
         "check_warming_up": [3],
-        "check_running": [6, 7],
+        "check_running": [3, 6, 7],
         "classify_health": [6],
         "evict": [1, 2, 3, 6, 7],
         "sync_probe_targets": [1, 2, 3, 4, 5, 6, 7],
