@@ -14,16 +14,13 @@ import msgspec
 from redis.asyncio import Redis
 
 from probe.bus_client import BusLink, chunks, connect, seconds, text
-from probe.bus_feed import Written, remove_targets, write_targets
+from probe.bus_feed import Written, check_layout, remove_targets, write_targets
 from probe.errors import (
     BusRefused,
     MalformedEntry,
-    SettingsError,
     WireError,
 )
 from probe.wire import (
-    PARTITIONS,
-    TARGET_TTL_S,
     HealthChange,
     Keys,
     ProberHeartbeat,
@@ -86,15 +83,7 @@ class ControlBus:
         Raises:
             SettingsError: if the bus is laid out for another number of partitions.
         """
-        batch = self._link.batch()
-        batch.set(self._keys.partitions, PARTITIONS, nx=True, ex=TARGET_TTL_S)
-        batch.get(self._keys.partitions)
-        found = text((await self._link.write(batch))[1])
-        if found != str(PARTITIONS):
-            raise SettingsError(
-                f"the bus is laid out for {found} partitions, this program for {PARTITIONS}: "
-                f"use another bus or key prefix, or delete {self._keys.partitions}"
-            )
+        await check_layout(self._link, self._keys)
 
     async def ensure_epoch(self) -> str:
         """Return the epoch of the bus, and write a new one if it has none (S4)."""

@@ -12,9 +12,10 @@ import msgspec
 from redis.asyncio import Redis
 
 from probe.bus_client import BusLink, chunks, connect, seconds, text
+from probe.bus_feed import check_layout
 from probe.bus_targets import Rejected, Targets, read_targets
 from probe.bus_writes import SetEx, WriteMode, detect, queue
-from probe.errors import BusRefused, SettingsError, WireError
+from probe.errors import BusRefused, WireError
 from probe.wire import (
     CHANGES_MAX_LENGTH,
     HEARTBEAT_TTL_S,
@@ -68,21 +69,10 @@ class ProbeBus:
     async def hello(self) -> WriteMode:
         """Check that the bus is laid out as this program expects; return how it is written.
 
-        The number of partitions lives as long as a target: when nobody has said it for that
-        long, no target is left to be misread.
-
         Raises:
             SettingsError: if the bus is laid out for another number of partitions.
         """
-        pipeline = self._link.batch()
-        pipeline.set(self._keys.partitions, PARTITIONS, nx=True, ex=TARGET_TTL_S)
-        pipeline.get(self._keys.partitions)
-        found = text((await self._link.write(pipeline))[1])
-        if found != str(PARTITIONS):
-            raise SettingsError(
-                f"the bus is laid out for {found} partitions, this program for {PARTITIONS}: "
-                f"use another bus or key prefix, or delete {self._keys.partitions}"
-            )
+        await check_layout(self._link, self._keys)
         return await self._write_mode()
 
     async def poll(self) -> Poll:

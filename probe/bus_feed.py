@@ -9,9 +9,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from probe.bus_client import BusLink, seconds
-from probe.errors import BusError, BusUnreachable
-from probe.wire import TARGET_TTL_S, Keys, ReplicaId, ReplicaProbeTarget, encode, partition_of
+from probe.bus_client import BusLink, seconds, text
+from probe.errors import BusError, BusUnreachable, SettingsError
+from probe.wire import (
+    PARTITIONS,
+    TARGET_TTL_S,
+    Keys,
+    ReplicaId,
+    ReplicaProbeTarget,
+    encode,
+    partition_of,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +28,26 @@ class Written:
 
     written: int
     failed: Sequence[tuple[ReplicaId, str]]
+
+
+async def check_layout(link: BusLink, keys: Keys) -> None:
+    """Check that the bus is laid out as this program expects.
+
+    The number of partitions lives as long as a target: when nobody has said it for that long, no
+    target is left to be misread.
+
+    Raises:
+        SettingsError: if the bus is laid out for another number of partitions.
+    """
+    batch = link.batch()
+    batch.set(keys.partitions, PARTITIONS, nx=True, ex=TARGET_TTL_S)
+    batch.get(keys.partitions)
+    found = text((await link.write(batch))[1])
+    if found != str(PARTITIONS):
+        raise SettingsError(
+            f"the bus is laid out for {found} partitions, this program for {PARTITIONS}: "
+            f"use another bus or key prefix, or delete {keys.partitions}"
+        )
 
 
 async def write_targets(

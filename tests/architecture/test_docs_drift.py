@@ -13,7 +13,8 @@ import pytest
 import controller.settings
 import probe.settings
 from controller.definition.deployment_file import Syntax, parse
-from docs.generate import BLOCKS, PAGES, ROOT, complaints, explained, filled
+from docs.generate import BLOCKS, PAGES, complaints, filled
+from docs.tables import ROOT, explained
 
 DOCS: Final = ROOT / "docs"
 
