@@ -117,7 +117,7 @@ class Fleet:
 class _Replica:
     """A life, the server that shows it, and the timer that keeps them in step."""
 
-    __slots__ = ("_life", "_loop", "_server", "_timer")
+    __slots__ = ("_life", "_loop", "_server", "_shown", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, server: Server, life: Life) -> None:
         self._loop = loop
@@ -127,7 +127,8 @@ class _Replica:
         self._show()
 
     def report(self) -> Report:
-        now = self._now()
+        """Tell what the server shows: the life itself may be a tick ahead of its sockets."""
+        now = self._shown
         return Report(
             state=now.state,
             host=self._server.host,
@@ -155,7 +156,7 @@ class _Replica:
 
     def _show(self) -> None:
         self._cancel()
-        now = self._now()
+        self._shown = now = self._now()
         self._server.show(now.manner, delay_s=now.delay_s)
         if now.until is not None:
             self._timer = self._loop.call_at(now.until + _TICK_S, self._show)
