@@ -7,7 +7,7 @@ import structlog
 from controller.bus import ControlBus
 from controller.model import Health, Note, Route, RouteChange, RouteStatus, Stage
 from controller.provision.port import Provisioner
-from controller.reconcile.handler import Applied, Plan, RouteHandler, Schedule, World
+from controller.reconcile.handler import Plan, RouteHandler, Schedule, World
 from controller.reconcile.provision import in_stage
 from probe.errors import BusError
 from probe.wire import ReplicaId
@@ -63,8 +63,13 @@ class Terminate(RouteHandler):
         ]
 
     async def decide(self, world: World, routes: Sequence[Route]) -> Plan:
-        """Stop the sessions; one that cannot be stopped is asked again."""
+        """Stop the sessions and clear the bus of them; what cannot be stopped is asked again.
+
+        Both before the commit: a controller that dies in between does them again, while one that
+        died after it would leave a target that nobody remembers.
+        """
         errors = await self._provisioner.stop(routes)
+        await self._forget([ReplicaId(r.id) for r in routes if errors[r.id] is None])
         changes: list[RouteChange] = []
         notes: list[Note] = []
         for route in routes:
@@ -92,9 +97,9 @@ class Terminate(RouteHandler):
                 )
         return Plan(changes=tuple(changes), notes=tuple(notes))
 
-    async def after(self, world: World, applied: Applied) -> None:
-        """Delete what the bus holds of the ended routes (R-44); what stays behind expires."""
+    async def _forget(self, ended: Sequence[ReplicaId]) -> None:
+        """Delete what the bus holds of ended routes (R-44); what stays behind expires."""
         try:
-            await self._bus.remove_targets([ReplicaId(c.route.id) for c in applied.changes])
+            await self._bus.remove_targets(ended)
         except BusError as error:
-            log.warning("targets_not_removed", count=len(applied.changes), error=str(error))
+            log.warning("targets_not_removed", count=len(ended), error=str(error))

@@ -373,24 +373,26 @@ class TestLeaving:
             (second.id, "STOP_FAILED")
         ]
 
-    async def test_the_bus_forgets_only_what_really_ended(
+    async def test_the_bus_forgets_what_was_stopped_before_the_row_says_so(
         self, provisioner: FakeProvisioner, bus: RecordingBus, metrics: ControllerMetrics
     ) -> None:
-        """R-21, R-44, R-57"""
-        ended, lost = a_route(1), a_route(2)
-        await changes_of(SyncProbeTargets(bus, metrics, ALWAYS), a_world([ended, lost]))
+        """R-44: a controller that dies before the commit stops and forgets once more."""
+        ended, stays = standing(Stage.COOLING_DOWN, 1), standing(Stage.COOLING_DOWN, 2)
+        alive = [warming(1), warming(2)]
+        await changes_of(SyncProbeTargets(bus, metrics, ALWAYS), a_world(alive))
+        provisioner.unstoppable[stays.id] = "still busy"
         handler = Terminate(provisioner, bus, ALWAYS, grace_s=GRACE_S)
-        change = RouteChange(
-            route=ended, category="terminate", message="ended", status=RouteStatus.TERMINATED
-        )
-        await handler.after(a_world(), Applied(changes=(change,), lost=(lost.id,)))
-        assert set(bus.targets) == {ReplicaId(lost.id)}
+        plan = await handler.decide(a_world([ended, stays]), [ended, stays])
+        assert [change.route.id for change in plan.changes] == [ended.id]
+        assert set(bus.targets) == {ReplicaId(stays.id)}
 
     async def test_what_an_absent_bus_keeps_is_left_to_expire(
         self, provisioner: FakeProvisioner, bus: RecordingBus
     ) -> None:
         bus.away = True
+        route = standing(Stage.COOLING_DOWN)
         handler = Terminate(provisioner, bus, ALWAYS, grace_s=GRACE_S)
         with structlog.testing.capture_logs() as logs:
-            await handler.after(a_world(), Applied(changes=()))
+            plan = await handler.decide(a_world([route]), [route])
+        assert [change.status for change in plan.changes] == [RouteStatus.TERMINATED]
         assert [entry["event"] for entry in logs] == ["targets_not_removed"]
