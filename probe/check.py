@@ -15,10 +15,10 @@ from typing import Final
 from probe.errors import UnsupportedCheck
 from probe.health import Outcome, ended
 from probe.http.policy import ConnectPolicy, parse_address
-from probe.http.request import Prepared, authority, encode_request
+from probe.http.request import Prepared, Step, authority, encode_request
 from probe.http.response import Fault, Reply
 from probe.scheduler import Check
-from probe.wire import DETAIL_MAX_CHARS, OutcomeKind, Reason, ReplicaProbeTarget
+from probe.wire import DETAIL_MAX_CHARS, OutcomeKind, Reason, ReplicaProbeTarget, status_set
 
 AGENT: Final = f"fleetpulse/{version('fleetpulse')}"
 SUPPORTED_CHECK: Final = "http"
@@ -80,13 +80,14 @@ def admit(target: ReplicaProbeTarget, policy: ConnectPolicy) -> Prepared:
     _refuse_unsupported(target)
     address = parse_address(target.replica_host)
     host_header = target.host_header or authority(str(address), target.inference_port)
+    request = encode_request(
+        target.method, target.health_path, host_header=host_header, agent=AGENT
+    )
+    step = Step(request, target.method == "HEAD", status_set(target.expected_status))
     return Prepared(
-        address=str(address),
+        place=address,
         port=target.inference_port,
-        request=encode_request(
-            target.method, target.health_path, host_header=host_header, agent=AGENT
-        ),
-        head_only=target.method == "HEAD",
+        steps=(step,),
         refusal=policy.refusal(address),
     )
 

@@ -25,6 +25,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     connect_s: float = 0.0
     first_byte_s: float = 0.0
     total_s: float = 0.0
+    resolve_s: float = 0.0
+    tls_s: float = 0.0
 
 
 def ended(
@@ -35,6 +37,8 @@ def ended(
     connect_s: float = 0.0,
     first_byte_s: float = 0.0,
     total_s: float = 0.0,
+    resolve_s: float = 0.0,
+    tls_s: float = 0.0,
 ) -> Outcome:
     """Build the outcome of `reason`; its kind comes from the reason table alone.
 
@@ -42,7 +46,15 @@ def ended(
     <OutcomeKind.PROBE_ERROR: 'probe_error'>
     """
     return Outcome(
-        REASONS[reason].kind, reason, http_status, detail, connect_s, first_byte_s, total_s
+        REASONS[reason].kind,
+        reason,
+        http_status,
+        detail,
+        connect_s,
+        first_byte_s,
+        total_s,
+        resolve_s,
+        tls_s,
     )
 
 

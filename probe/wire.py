@@ -8,7 +8,6 @@ Times on the wire are seconds of the bus's own clock (`TIME`), never of a proces
 """
 
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Annotated, Final, Literal, NewType, TypeVar
 from zlib import crc32
 
@@ -16,6 +15,22 @@ import msgspec
 
 from probe.errors import MalformedEntry, UnknownVersion, WireError
 from probe.reasons import REASONS, Layer, OutcomeKind, Reason, ReasonEntry
+from probe.specs import (
+    STATUS_MAX,
+    STATUS_MIN,
+    Checks,
+    CheckSpec,
+    HeaderName,
+    HttpCheck,
+    JsonExpectation,
+    Method,
+    Path,
+    StatusSet,
+    StatusText,
+    TcpCheck,
+    TlsOptions,
+    status_set,
+)
 
 __all__ = [
     "CHANGES_MAX_LENGTH",
@@ -29,9 +44,14 @@ __all__ = [
     "STATUS_MIN",
     "STATUS_TTL_FLOOR_S",
     "TARGET_TTL_S",
+    "CheckSpec",
+    "Checks",
     "HealthChange",
+    "HttpCheck",
+    "JsonExpectation",
     "Keys",
     "Layer",
+    "Method",
     "OutcomeKind",
     "Phases",
     "ProberHeartbeat",
@@ -41,6 +61,7 @@ __all__ = [
     "ReplicaId",
     "ReplicaProbeTarget",
     "StatusSet",
+    "TcpCheck",
     "TlsOptions",
     "decode_heartbeat",
     "decode_status",
@@ -66,27 +87,12 @@ DETAIL_MAX_CHARS: Final = 200
 INTERVAL_MAX_S: Final = 1200
 """A third of the target's TTL, so that a target is visited before it expires."""
 
-STATUS_MIN: Final = 100
-STATUS_MAX: Final = 999
-"""HTTP has three digits; what a server may say is wider than what is registered."""
-
 ReplicaId = NewType("ReplicaId", str)
 """A UUID in canonical lower case; the same id is `route_id` in the controller's database."""
 
 _UUID = r"\A[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z"
-_PATH = r"\A/[!-~]*\Z"  # \Z, not $: `$` also accepts a trailing newline
-_HOST = r"\A[0-9A-Za-z._:-]{1,253}\Z"
-_HEADER_NAME = r"\A[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}\Z"
+_HOST = r"\A([0-9A-Za-z._:-]{1,253}|unix:/[!-~]{1,100})\Z"
 _AUTHORITY = r"\A[0-9A-Za-z._:\[\]-]{1,255}\Z"
-
-
-class TlsOptions(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How to speak TLS to one replica; files and names are resolved on the prober."""
-
-    verify: bool = True
-    ca_file: str | None = None
-    client_certificate_file: str | None = None
-    server_name: str | None = None
 
 
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
@@ -105,20 +111,18 @@ class ReplicaProbeTarget(
     replica_id: Annotated[ReplicaId, msgspec.Meta(pattern=_UUID)]
     replica_host: Annotated[str, msgspec.Meta(pattern=_HOST)]
     inference_port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
-    health_path: Annotated[str, msgspec.Meta(pattern=_PATH, max_length=2048)]
+    health_path: Path
     scheme: Literal["http", "https"] = "http"
-    method: Literal["GET", "HEAD"] = "GET"
+    method: Method = "GET"
     interval_s: Annotated[float, msgspec.Meta(ge=0.1, le=INTERVAL_MAX_S)] = 10.0
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=600)] = 15.0
     connect_timeout_s: _Seconds = 5.0
-    expected_status: Annotated[str, msgspec.Meta(max_length=128)] = "200-299"
+    expected_status: StatusText = "200-299"
     max_retries: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
     healthy_threshold: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
-    checks: str | tuple[str, ...] = "http"
+    checks: Checks = "http"
     host_header: Annotated[str, msgspec.Meta(pattern=_AUTHORITY)] | None = None
-    headers: dict[Annotated[str, msgspec.Meta(pattern=_HEADER_NAME)], str] = msgspec.field(
-        default_factory=dict
-    )
+    headers: dict[HeaderName, str] = msgspec.field(default_factory=dict)
     tls: TlsOptions | None = None
     http2: bool = False
     deployment: Annotated[str, msgspec.Meta(max_length=128)] = ""
@@ -240,52 +244,6 @@ def status_ttl_s(interval_s: float) -> int:
     (120, 300)
     """
     return max(STATUS_TTL_FLOOR_S, int(3 * interval_s))
-
-
-class StatusSet:
-    """The status codes a target expects: single codes and ranges, separated by commas.
-
-    >>> 204 in StatusSet("200-299,301"), 302 in StatusSet("200-299,301")
-    (True, False)
-    """
-
-    __slots__ = ("codes", "text")
-
-    def __init__(self, text: str) -> None:
-        """Parse `text`.
-
-        Raises:
-            MalformedEntry: if a part is neither a code nor an ascending range in 100-999.
-        """
-        self.text = text
-        codes: set[int] = set()
-        for part in text.split(","):
-            low, dash, high = part.strip().partition("-")
-            if not (low.isascii() and low.isdigit() and (not dash or high.isdigit())):
-                raise MalformedEntry(
-                    f"expected_status {text!r}: {part!r} is neither a code nor a range; "
-                    "write for example 200-299,304"
-                )
-            first, last = int(low), int(high) if dash else int(low)
-            if not STATUS_MIN <= first <= last <= STATUS_MAX:
-                raise MalformedEntry(
-                    f"expected_status {text!r}: {part!r} is not an ascending range in 100-999"
-                )
-            codes.update(range(first, last + 1))
-        self.codes = frozenset(codes)
-        """For who asks ten thousand times a second: `in` on the set itself costs a call more."""
-
-    def __contains__(self, code: int) -> bool:
-        return code in self.codes
-
-    def __repr__(self) -> str:
-        return f"StatusSet({self.text!r})"
-
-
-@lru_cache(maxsize=1024)
-def status_set(text: str) -> StatusSet:
-    """Return the parsed `text`; raises as `StatusSet` does. Parsing costs 5 us, a fleet has few."""
-    return StatusSet(text)
 
 
 class _Versioned(msgspec.Struct):

@@ -94,7 +94,7 @@ class Connection(asyncio.Protocol):
         self.first_byte_at = 0.0
 
     def __repr__(self) -> str:
-        where = f"{self.prepared.address}:{self.prepared.port}"
+        where = f"{self.prepared.place}:{self.prepared.port}"
         return f"Connection({where}, {self.state.name}, reused={self.reused})"
 
     @property
@@ -112,7 +112,7 @@ class Connection(asyncio.Protocol):
         self.state = _ASKED
         self.reused = True
         self.began_at = self.asked_at = monotonic()
-        transport, request = self.transport, self.prepared.request
+        transport, request = self.transport, self.prepared.steps[0].request
         if transport is None or transport.is_closing():
             return  # its descriptor may be another's by now; `connection_lost` is on its way
         try:
@@ -142,7 +142,7 @@ class Connection(asyncio.Protocol):
             return
         self.state = _ASKED
         self.asked_at = monotonic()
-        self.transport.write(self.prepared.request)
+        self.transport.write(self.prepared.steps[0].request)
 
     def data_received(self, data: bytes) -> None:
         """Read on until the reply is known."""
@@ -153,13 +153,13 @@ class Connection(asyncio.Protocol):
         now = monotonic()
         if latch is None:
             self.first_byte_at = now
-            if len(data) <= WHOLE_MAX_BYTES and not self.prepared.head_only:
+            if len(data) <= WHOLE_MAX_BYTES and not self.prepared.steps[0].head_only:
                 owner = self.owner
                 reply = owner.read_whole(data)
                 if reply is not None:
                     owner.replied(self, reply, now)
                     return
-            self.latch = latch = Latch(head_only=self.prepared.head_only)
+            self.latch = latch = Latch(head_only=self.prepared.steps[0].head_only)
         reply = latch.feed(data)
         if reply is not None:
             self.latch = None

@@ -17,6 +17,24 @@ from probe.errors import SettingsError, UnsupportedCheck
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A host name: resolved by the prober, each answer judged before it is dialled."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnixPath:
+    """A socket on this host."""
+
+    path: str
+
+
+Place = Address | Name | UnixPath
+"""Where a replica is."""
+
 NEVER_DIALLED: Final[tuple[tuple[Network, str], ...]] = tuple(
     (ip_network(cidr), what)
     for cidr, what in (

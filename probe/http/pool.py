@@ -228,7 +228,9 @@ class HttpPool:
         connection.dialled_at = monotonic()
         connection.connect_by = now + connection.check.connect_timeout_s
         prepared = connection.prepared
-        dialling = self._loop.create_connection(lambda: connection, prepared.address, prepared.port)
+        dialling = self._loop.create_connection(
+            lambda: connection, str(prepared.place), prepared.port
+        )
         connection.dial = task = self._loop.create_task(dialling)
         self._dials.add(task)
         task.add_done_callback(partial(self._dialled, connection))

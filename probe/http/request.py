@@ -7,30 +7,41 @@ author write a second request of their own.
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from probe.errors import MalformedEntry
+from probe.http.policy import Place
+from probe.http.tls import TlsPlan
+from probe.wire import Method, StatusSet
 
 HTTP_PORT: Final = 80
 _PATH: Final = re.compile(r"/[!-~]*")
 _AUTHORITY: Final = re.compile(r"[0-9A-Za-z._:\[\]-]{1,255}")
 _AGENT: Final = re.compile(r"[!-~]{1,128}")
 
-Method = Literal["GET", "HEAD"]
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One exchange of a probe: what is said, and which statuses are welcome."""
+
+    request: bytes
+    head_only: bool
+    """The request is a HEAD: its reply ends with its head, whatever length it tells."""
+    expected: StatusSet
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """Everything about one target that does not change from probe to probe."""
 
-    address: str
-    """A canonical IP literal: what is dialled, with no name left to resolve."""
+    place: Place
     port: int
-    request: bytes
-    head_only: bool
-    """The request is a HEAD: its reply ends with its head, whatever length it tells."""
+    """Unused where the place is a socket on this host."""
+    steps: tuple[Step, ...]
+    """In order, on one connection where the peer keeps it; none: being connected is enough."""
+    tls: TlsPlan | None = None
     refusal: str | None = None
-    """Why the address must not be dialled; None when it may."""
+    """Why the target must not be dialled; None when it may."""
 
 
 def authority(host: str, port: int) -> str:

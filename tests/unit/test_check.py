@@ -179,22 +179,26 @@ def test_outside_text_is_escaped_and_cut(text: str, expected: str) -> None:
 
 def test_admitted_target_is_ready_to_be_asked() -> None:
     prepared = admit(target(), POLICY)
-    assert (prepared.address, prepared.port, prepared.head_only) == ("10.0.0.1", 8000, False)
+    assert (str(prepared.place), prepared.port, prepared.steps[0].head_only) == (
+        "10.0.0.1",
+        8000,
+        False,
+    )
     assert prepared.refusal is None
-    assert prepared.request.startswith(b"GET /health HTTP/1.1\r\nHost: 10.0.0.1:8000\r\n")
-    assert f"User-Agent: {AGENT}\r\n".encode() in prepared.request
+    assert prepared.steps[0].request.startswith(b"GET /health HTTP/1.1\r\nHost: 10.0.0.1:8000\r\n")
+    assert f"User-Agent: {AGENT}\r\n".encode() in prepared.steps[0].request
 
 
 def test_admitted_target_may_name_its_host_and_method() -> None:
     prepared = admit(target(host_header="llm.example", method="HEAD"), POLICY)
-    assert prepared.head_only
-    assert prepared.request.startswith(b"HEAD /health HTTP/1.1\r\nHost: llm.example\r\n")
+    assert prepared.steps[0].head_only
+    assert prepared.steps[0].request.startswith(b"HEAD /health HTTP/1.1\r\nHost: llm.example\r\n")
 
 
 def test_ipv6_is_dialled_in_canonical_form() -> None:
     prepared = admit(target(replica_host="FD00:0::1"), POLICY)
-    assert prepared.address == "fd00::1"
-    assert b"Host: [fd00::1]:8000\r\n" in prepared.request
+    assert str(prepared.place) == "fd00::1"
+    assert b"Host: [fd00::1]:8000\r\n" in prepared.steps[0].request
 
 
 def test_address_outside_the_policy_is_kept_with_its_refusal() -> None:
