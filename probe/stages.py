@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import anyio
 import anyio.lowlevel
@@ -21,6 +21,7 @@ from probe.bus_targets import Targets
 from probe.bus_writes import SetEx
 from probe.errors import BusError
 from probe.ledger import Ledger, Lifeline, bump, observe
+from probe.reasons import REASONS, OutcomeKind
 from probe.refresh import Refresh
 from probe.report import status_of
 from probe.scheduler import Check
@@ -40,6 +41,9 @@ WRITE_COUNT: Final = 1000
 RESTART_PAUSE_S: Final = 1.0
 LOGGED_CHANGES_MAX: Final = 20
 """Lines per flush: when a whole fleet changes, 10,000 lines would hold the loop for 0.3 s."""
+_OWN_FAULTS: Final = tuple(
+    reason for reason, entry in REASONS.items() if entry.kind is OutcomeKind.PROBE_ERROR
+)
 
 _log = structlog.get_logger("probe.stages")
 
@@ -71,7 +75,7 @@ class Bus(Protocol):
         """Write a heartbeat."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Prober:
     """What all stages share."""
 
@@ -81,6 +85,8 @@ class Prober:
     lifeline: Lifeline
     ledger: Ledger
     clock: Clock
+    sick: str | None = None
+    """Why it does not trust itself: then it writes no status and owns no partition (S7)."""
 
 
 async def supervise(name: str, stage: Callable[[], Awaitable[None]], ledger: Ledger) -> None:
@@ -293,25 +299,45 @@ class Heartbeat:
         self._partitions = partitions
         self._version = version
         self._started = prober.clock()
-        self._last = (self._started, 0)
+        self._last = _Work(self._started)
 
     async def step(self) -> None:
         """Write one heartbeat."""
-        prober, now = self._prober, self._prober.clock()
-        started = prober.sweep.counters.started
-        last_at, last_started = self._last
-        rate = (started - last_started) / (now - last_at) if now > last_at else 0.0
+        prober, last = self._prober, self._last
+        done = _work_of(prober)
         beat = ProberHeartbeat(
             instance=prober.instance,
             partitions=self._partitions,
             targets=len(prober.sweep.scheduler),
-            probes_per_second=round(rate, 1),
+            probes_per_second=round(_share(done.started - last.started, done.at - last.at), 1),
             loop_lag_ms=round(self._ticker.lag_max_s * 1000, 3),
             version=self._version,
             started_at=round(prober.lifeline.bus_time(self._started), 3),
             at=0.0,  # the bus stamps it
+            sick=prober.sick or "",
+            error_ratio=round(_share(done.errors - last.errors, done.ended - last.ended), 4),
         )
         with prober.lifeline.operation("beat"):
             await prober.bus.heartbeat(beat)
-        self._last = (now, started)
+        self._last = done
         self._ticker.lag_max_s = 0.0
+
+
+class _Work(NamedTuple):
+    """What a prober has done up to a moment."""
+
+    at: float
+    started: int = 0
+    ended: int = 0
+    errors: int = 0
+
+
+def _work_of(prober: Prober) -> _Work:
+    counters = prober.sweep.counters
+    reasons = counters.reasons
+    errors = sum(reasons[reason] for reason in _OWN_FAULTS)
+    return _Work(prober.clock(), counters.started, sum(reasons.values()), errors)
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 0.0

@@ -172,7 +172,9 @@ class ProberHeartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", 
     """What one prober says of itself every 5 s, with `HEARTBEAT_TTL_S`.
 
     `partitions` lists what it owns; the controller reads a missing status as DEGRADED only
-    where a living prober covers the replica's partition.
+    where a living prober covers the replica's partition. `sick` says in one sentence why it does
+    not trust itself: then it owns nothing. `error_ratio` is the share of its probes since the
+    last heartbeat that were its own fault, `interval_stretch` by how much it lengthens intervals.
     """
 
     instance: str
@@ -183,6 +185,9 @@ class ProberHeartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", 
     version: str
     started_at: float
     at: float
+    sick: str = ""
+    error_ratio: float = 0.0
+    interval_stretch: float = 1.0
 
 
 class HealthChange(msgspec.Struct, frozen=True, kw_only=True):

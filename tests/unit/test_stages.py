@@ -172,6 +172,22 @@ class TestHeartbeat:
         assert beat.loop_lag_ms == 250
         assert beat.at - beat.started_at == pytest.approx(10, abs=0.1)
         assert rig.ticker.lag_max_s == 0
+        assert (beat.sick, beat.error_ratio) == ("", 0.0)
+
+    async def test_it_says_how_much_of_its_work_failed_by_its_own_fault(self, rig: Rig) -> None:
+        """S6."""
+        rig.server.put_target(target(1, interval_s=1.0))
+        await rig.refresher.step()
+        rig.wire.answers_at_once = PASSED
+        rig.advance(3.1)
+        rig.wire.answers_at_once = ended(Reason.LOCAL_FDS)
+        rig.advance(1.0)
+        rig.prober.sick = "its own responder was judged wrong"
+        for wanted in (0.25, 0.0):
+            await rig.heartbeat.step()
+            beat = decode_heartbeat(rig.server.get(rig.keys.heartbeat("p-1")) or b"")
+            assert beat.sick == "its own responder was judged wrong"
+            assert beat.error_ratio == wanted
 
 
 class TestOutage:

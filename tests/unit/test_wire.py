@@ -112,6 +112,13 @@ def test_a_heartbeat_is_written_as_the_stored_bytes_and_read_back_from_them() ->
     assert decode_heartbeat(golden("heartbeat")) == HEARTBEAT
 
 
+def test_a_heartbeat_of_an_older_prober_is_that_of_a_well_one() -> None:
+    early = json.loads(golden("heartbeat"))
+    for later in ("sick", "error_ratio", "interval_stretch"):
+        del early[later]
+    assert decode_heartbeat(json.dumps(early)) == HEARTBEAT
+
+
 def test_a_field_of_a_newer_writer_is_ignored() -> None:
     assert decode_target(edited("target_minimal", colour="blue")) == TARGETS["target_minimal"]
     assert decode_status(edited("status", colour="blue")) == STATUS
