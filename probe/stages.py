@@ -7,7 +7,7 @@ is away all of it goes on from memory, and says so in the metrics.
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
@@ -26,6 +26,7 @@ from probe.refresh import Refresh
 from probe.report import status_of
 from probe.scheduler import Check
 from probe.sweep import TICK_S, TRANSITIONS_MAX, Sweep
+from probe.vitals import Vitals
 from probe.wire import (
     HealthChange,
     Keys,
@@ -85,6 +86,7 @@ class Prober:
     lifeline: Lifeline
     ledger: Ledger
     clock: Clock
+    vitals: Vitals = field(default_factory=Vitals)
     sick: str | None = None
     """Why it does not trust itself: then it writes no status and owns no partition (S7)."""
 
@@ -230,6 +232,9 @@ class Flusher:
     async def flush(self) -> None:
         """Write what waits now; on `BusError` the newest result of each check still waits."""
         prober, sweep = self._prober, self._prober.sweep
+        if prober.sick is not None:
+            self._forget()
+            return
         self._take_changes()
         waiting = sweep.dirty
         while waiting > 0:
@@ -249,6 +254,13 @@ class Flusher:
             with prober.lifeline.operation("announce"):
                 await prober.bus.announce(list(self._changes))
             self._changes.clear()
+
+    def _forget(self) -> None:
+        """Drop what waits: a sick prober's word is void, later as well."""
+        sweep = self._prober.sweep
+        self._prober.ledger.results_dropped += len(sweep.take_dirty(sweep.dirty))
+        sweep.take_transitions()
+        self._changes.clear()
 
     def _take_changes(self) -> None:
         logged = 0
@@ -315,6 +327,7 @@ class Heartbeat:
             started_at=round(prober.lifeline.bus_time(self._started), 3),
             at=0.0,  # the bus stamps it
             sick=prober.sick or "",
+            interval_stretch=round(prober.vitals.stretch, 3),
             error_ratio=round(_share(done.errors - last.errors, done.ended - last.ended), 4),
         )
         with prober.lifeline.operation("beat"):

@@ -42,6 +42,21 @@ class TestFlusher:
         _, expires_at = rig.server.strings[rig.keys.status(replica(1))]
         assert expires_at - rig.server.now_s == pytest.approx(120)
 
+    async def test_a_sick_prober_writes_nothing_and_its_word_stays_void(self, rig: Rig) -> None:
+        """S7."""
+        await self.load(rig, 1)
+        rig.prober.sick = "calls good bad"
+        rig.advance(1.1)
+        await rig.flusher.flush()
+        rig.prober.sick = None
+        await rig.flusher.flush()
+        assert rig.status(1) is None
+        assert not rig.server.changes
+        assert rig.ledger.results_dropped == 1
+        rig.advance(1.0)
+        await rig.flusher.flush()
+        assert rig.status(1) is not None
+
     async def test_times_on_the_bus_are_the_bus_s(self, rig: Rig) -> None:
         await self.load(rig, 1)
         rig.advance(2.1)
