@@ -14,7 +14,7 @@ from typing import Final
 
 from probe.errors import UnsupportedCheck
 from probe.health import Outcome, ended
-from probe.http.policy import ConnectPolicy, parse_address
+from probe.http.policy import ConnectPolicy, UnixPath, parse_place
 from probe.http.request import Prepared, Step, authority, encode_request
 from probe.http.response import Fault, Reply
 from probe.scheduler import Check
@@ -78,17 +78,18 @@ def admit(target: ReplicaProbeTarget, policy: ConnectPolicy) -> Prepared:
         MalformedEntry: if a part of it cannot be sent.
     """
     _refuse_unsupported(target)
-    address = parse_address(target.replica_host)
-    host_header = target.host_header or authority(str(address), target.inference_port)
+    place = parse_place(target.replica_host)
+    host = "localhost" if isinstance(place, UnixPath) else str(place)
+    host_header = target.host_header or authority(host, target.inference_port)
     request = encode_request(
         target.method, target.health_path, host_header=host_header, agent=AGENT
     )
     step = Step(request, target.method == "HEAD", status_set(target.expected_status))
     return Prepared(
-        place=address,
+        place=place,
         port=target.inference_port,
         steps=(step,),
-        refusal=policy.refusal(address),
+        refusal=policy.refusal(place, target.inference_port),
     )
 
 

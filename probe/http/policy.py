@@ -1,39 +1,56 @@
-"""Which addresses this prober may dial.
+"""Where this prober may connect to.
 
 A prober that connects where a bus tells it to is a request-forgery engine, unless the address
-actually dialled is judged. Pure; asked once per target when it is loaded. What is never allowed
-is looked at first, then the operator's list. An IPv4 address inside an IPv6 one (mapped, 6to4,
-NAT64, ...) is judged as the IPv4 address it leads to; Python 3.11's own `is_private` and
-`is_global` miss most of these.
+actually dialled is judged. Pure; asked once per target when it is loaded, and by the resolver for
+each answer. What is never allowed is looked at first, then the operator's list. An IPv4 address
+inside an IPv6 one (mapped, 6to4, NAT64, Teredo, ...) is judged as the address it leads to;
+Python 3.11's own `is_private` and `is_global` miss most of these.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Final
 
-from probe.errors import SettingsError, UnsupportedCheck
+from probe.errors import SettingsError
+from probe.http.place import (
+    UNIX,
+    Address,
+    Name,
+    Place,
+    UnixPath,
+    is_canonical,
+    parse_place,
+)
 
-Address = IPv4Address | IPv6Address
+__all__ = [
+    "NEVER_DIALLED",
+    "Address",
+    "ConnectPolicy",
+    "Name",
+    "Network",
+    "Place",
+    "Service",
+    "UnixPath",
+    "carried",
+    "parse_place",
+]
+
 Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
-    """A host name: resolved by the prober, each answer judged before it is dialled."""
+class Service:
+    """A port of our own, which no target may lead to."""
 
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class UnixPath:
-    """A socket on this host."""
-
-    path: str
+    what: str
+    address: Address
+    port: int
 
 
-Place = Address | Name | UnixPath
-"""Where a replica is."""
+ANY_PORT: Final = "1-65535"
+PORT_MAX: Final = 65535
 
 NEVER_DIALLED: Final[tuple[tuple[Network, str], ...]] = tuple(
     (ip_network(cidr), what)
@@ -62,40 +79,11 @@ _CARRIERS: Final[tuple[tuple[IPv6Network, int], ...]] = (
     (IPv6Network("2002::/16"), 80),  # 6to4, RFC 3056
     (IPv6Network("::/96"), 0),  # IPv4-compatible, RFC 4291; ::1 is told apart below
 )
+_TEREDO: Final = IPv6Network("2001::/32")  # RFC 4380: the client's address, every bit turned over
+_ISATAP: Final = frozenset({0x0000_5EFE, 0x0200_5EFE})  # RFC 5214, under any prefix
+_LOW_32: Final = 0xFFFF_FFFF
 _LOOPBACK_6: Final = IPv6Address("::1")
-_LOOKS_NUMERIC: Final = frozenset("0123456789.xXabcdefABCDEF")
-
-
-def parse_address(host: str) -> Address:
-    """Return the address that `host` spells, if it spells exactly one on every machine.
-
-    >>> parse_address("10.0.0.1")
-    IPv4Address('10.0.0.1')
-
-    Raises:
-        UnsupportedCheck: if it is a name, or one of the forms that only `getaddrinfo` takes for
-            an address (`127.1`, octal, hexadecimal, one big number).
-    """
-    try:
-        address = ip_address(host)
-    except ValueError:
-        raise UnsupportedCheck(_explain(host)) from None
-    scoped = isinstance(address, IPv6Address) and address.scope_id is not None
-    if scoped or (isinstance(address, IPv4Address) and str(address) != host):
-        raise UnsupportedCheck(_explain(host))
-    return address
-
-
-def _explain(host: str) -> str:
-    if ":" in host or (host[:1].isdigit() and _LOOKS_NUMERIC.issuperset(host)):
-        return (
-            f"replica_host {host!a} is not a canonical IP address; "
-            "write four decimal numbers (10.0.0.1) or IPv6 without a zone (fd00::1)"
-        )
-    return (
-        f"replica_host {host!a} is a name, and this version does not resolve names; "
-        "write the replica's IP address"
-    )
+_PORTS: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 def carried(address: Address) -> Address:
@@ -106,37 +94,162 @@ def carried(address: Address) -> Address:
     """
     if isinstance(address, IPv4Address) or address == _LOOPBACK_6 or int(address) == 0:
         return address
+    if address in _TEREDO:
+        return IPv4Address(~int(address) & _LOW_32)
+    if _is_isatap(address):
+        return IPv4Address(int(address) & _LOW_32)
     for network, shift in _CARRIERS:
         if address in network:
-            return IPv4Address((int(address) >> shift) & 0xFFFF_FFFF)
+            return IPv4Address((int(address) >> shift) & _LOW_32)
     return address
+
+
+def _is_isatap(address: IPv6Address) -> bool:
+    return (int(address) >> 32) & _LOW_32 in _ISATAP
+
+
+def _is_loopback(address: Address) -> bool:
+    return address.is_loopback or address.is_unspecified
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectPolicy:
-    """The networks that may be dialled, less those that never are."""
+    """The networks, sockets and ports that may be dialled, less those that never are.
 
-    allowed: tuple[Network, ...]
+    Two questions go to the machine, so who makes the policy hands in the answers: `real_path`
+    follows links, `is_here` tells the addresses of this host.
+    """
+
+    networks: tuple[Network, ...] = ()
+    sockets: tuple[str, ...] = ()
+    """Directories, and sockets by themselves."""
+    ports: tuple[range, ...] = (range(1, PORT_MAX + 1),)
+    allow_dns: bool = False
+    own: tuple[Service | UnixPath, ...] = ()
+    real_path: Callable[[str], str] = str
+    is_here: Callable[[Address], bool] = _is_loopback
 
     @classmethod
-    def of(cls, cidrs: Iterable[str]) -> "ConnectPolicy":
-        """Build the policy of the operator's list.
+    def of(
+        cls,
+        allow: Iterable[str],
+        *,
+        ports: Iterable[str] = (ANY_PORT,),
+        allow_dns: bool = False,
+        own: Iterable[Service | UnixPath] = (),
+        real_path: Callable[[str], str] = str,
+        is_here: Callable[[Address], bool] = _is_loopback,
+    ) -> "ConnectPolicy":
+        """Build the policy of the operator's lists.
 
         Raises:
-            SettingsError: if an entry is not a network in CIDR form.
+            SettingsError: if an entry is neither a network in CIDR form nor `unix:/prefix`, or a
+                range of ports is none.
         """
-        try:
-            return cls(tuple(ip_network(cidr) for cidr in cidrs))
-        except ValueError as error:
-            raise SettingsError(f"allow: {error}; write for example 10.0.0.0/8") from error
+        networks: list[Network] = []
+        sockets: list[str] = []
+        for entry in allow:
+            if entry.startswith(UNIX):
+                sockets.append(_prefix(entry))
+            else:
+                networks.append(_network(entry))
+        return cls(
+            networks=tuple(networks),
+            sockets=tuple(sockets),
+            ports=tuple(map(_ports, ports)),
+            allow_dns=allow_dns,
+            own=tuple(own),
+            real_path=real_path,
+            is_here=is_here,
+        )
 
-    def refusal(self, address: Address) -> str | None:
-        """Return why `address` may not be dialled, or None if it may."""
+    def refusal(self, place: Place, port: int) -> str | None:
+        """Return why `place` may not be dialled, or None if it may.
+
+        Of a name it is only asked whether names are allowed at all: each address it resolves to
+        goes through `refusal_of_address`.
+        """
+        match place:
+            case Name():
+                if self.allow_dns:
+                    return self._refusal_of_port(port)
+                return f"{place} is a name, and names are not allowed: set allow_dns = true"
+            case UnixPath():
+                return self._refusal_of_socket(place)
+            case _:
+                return self.refusal_of_address(place, port)
+
+    def refusal_of_address(self, address: Address, port: int) -> str | None:
+        """Return why `address` may not be dialled at `port`, or None if it may."""
         reached = carried(address)
         name = f"{address} (leads to {reached})" if reached != address else str(address)
         for network, what in NEVER_DIALLED:
             if reached in network or address in network:
                 return f"{name} is {what}: never dialled"
-        if any(reached in network for network in self.allowed):
+        for service in self.own:
+            if isinstance(service, Service) and self._is(service, reached, port):
+                return f"{name} port {port} is {service.what}: never dialled"
+        if not any(reached in network for network in self.networks):
+            return f"{name} is in no allowed network; allow it with --allow {reached}"
+        if reached != address and self._is_tunnel(address) and not self._holds(address):
+            # Without a tunnel on this host the packets go to whoever owns the outer address.
+            return f"{name} is in no allowed network; allow it with --allow {address}"
+        return self._refusal_of_port(port)
+
+    def _refusal_of_port(self, port: int) -> str | None:
+        if any(port in ports for ports in self.ports):
             return None
-        return f"{name} is in no allowed network; allow it with --allow {reached}"
+        return f"port {port} is not allowed; add it to allow_ports"
+
+    def _refusal_of_socket(self, place: UnixPath) -> str | None:
+        real = self.real_path(place.path)
+        if real != place.path:
+            return f"{place} is behind a link; name the socket itself, {UNIX}{real}"
+        if place in self.own:
+            return f"{place} is a service of our own: never dialled"
+        if any(real == prefix or real.startswith(f"{prefix}/") for prefix in self.sockets):
+            return None
+        return f"{place} is below no allowed directory; allow it with --allow {place}"
+
+    def _is(self, service: Service, reached: Address, port: int) -> bool:
+        if port != service.port:
+            return False
+        # A server on loopback or on all addresses is met at every address of its host.
+        return reached == service.address or (
+            self.is_here(service.address) and self.is_here(reached)
+        )
+
+    def _is_tunnel(self, address: Address) -> bool:
+        return isinstance(address, IPv6Address) and (address in _TEREDO or _is_isatap(address))
+
+    def _holds(self, address: Address) -> bool:
+        return any(address in network for network in self.networks)
+
+
+def _network(entry: str) -> Network:
+    try:
+        return ip_network(entry)
+    except ValueError as error:
+        raise SettingsError(f"allow: {error}; write for example 10.0.0.0/8") from error
+
+
+def _prefix(entry: str) -> str:
+    path = entry.removeprefix(UNIX).removesuffix("/")
+    if not is_canonical(path):
+        raise SettingsError(
+            f"allow: {entry!a} is not unix: and a canonical path; "
+            "write for example unix:/run/replicas"
+        )
+    return path
+
+
+def _ports(entry: str) -> range:
+    match = _PORTS.fullmatch(entry)
+    if match is not None:
+        first, last = int(match[1]), int(match[2] or match[1])
+        if 1 <= first <= last <= PORT_MAX:
+            return range(first, last + 1)
+    raise SettingsError(
+        f"allow_ports: {entry!a} is neither a port nor an ascending range in {ANY_PORT}; "
+        "write for example 8000-8999"
+    )

@@ -218,7 +218,7 @@ def test_address_outside_the_policy_is_kept_with_its_refusal() -> None:
         ({"tls": TlsOptions()}, "tls: is not supported yet"),
         ({"http2": True}, "http2: is not supported yet"),
         ({"headers": {"Authorization": "env:TOKEN"}}, "headers: Authorization cannot be sent yet"),
-        ({"replica_host": "replica.internal"}, "does not resolve names"),
+        ({"replica_host": "replica_1.internal"}, "is not a host name"),
         ({"replica_host": "127.1"}, "'127.1' is not a canonical IP address"),
     ],
 )

@@ -1,0 +1,108 @@
+"""Where a replica is, and how that must be written: one spelling, one meaning on every machine.
+
+Pure; called when a target is loaded. `getaddrinfo` takes `127.1`, octal, hexadecimal and
+full-width digits for loopback; here a host is a canonical IP address, a host name that cannot be
+read as one, or the path of a socket.
+"""
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
+
+from probe.errors import UnsupportedCheck
+
+Address = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A host name: resolved by the prober, each answer judged before it is dialled."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class UnixPath:
+    """A socket on this host."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"{UNIX}{self.path}"
+
+
+Place = Address | Name | UnixPath
+"""Where a replica is."""
+
+UNIX: Final = "unix:"
+SOCKET_PATH_MAX: Final = 107
+"""The kernel's `sun_path` less its closing zero."""
+NAME_MAX: Final = 253
+_LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
+_PART: Final = re.compile(r"[!-.0-~]+")
+
+
+def parse_place(host: str) -> Place:
+    """Return the place that `host` spells, if it spells exactly one on every machine.
+
+    >>> parse_place("10.0.0.1"), parse_place("unix:/run/a.sock")
+    (IPv4Address('10.0.0.1'), UnixPath(path='/run/a.sock'))
+
+    Raises:
+        UnsupportedCheck: if it is one of the forms that only `getaddrinfo` takes for an address
+            (`127.1`, octal, hexadecimal, one big number), or no host name, or no canonical path.
+    """
+    if host.startswith(UNIX):
+        return _socket(host)
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return _name(host)
+    scoped = isinstance(address, IPv6Address) and address.scope_id is not None
+    if scoped or (isinstance(address, IPv4Address) and str(address) != host):
+        raise _not_canonical(host)
+    return address
+
+
+def _not_canonical(host: str) -> UnsupportedCheck:
+    return UnsupportedCheck(
+        f"replica_host {host!a} is not a canonical IP address; "
+        "write four decimal numbers (10.0.0.1) or IPv6 without a zone (fd00::1)"
+    )
+
+
+def _socket(host: str) -> UnixPath:
+    path = host.removeprefix(UNIX)
+    if not is_canonical(path) or len(path) > SOCKET_PATH_MAX:
+        raise UnsupportedCheck(
+            f"replica_host {host!a} is not a canonical path of at most {SOCKET_PATH_MAX} "
+            "characters; write for example unix:/run/replicas/a.sock"
+        )
+    return UnixPath(path)
+
+
+def is_canonical(path: str) -> bool:
+    """Tell whether `path` is absolute and has neither empty parts nor dots for parts."""
+    first, *parts = path.split("/")
+    return (
+        not first
+        and bool(parts)
+        and all(_PART.fullmatch(part) and part not in {".", ".."} for part in parts)
+    )
+
+
+def _name(host: str) -> Name:
+    labels = host.lower().split(".")
+    if ":" in host or "%" in host or _NUMBER.fullmatch(labels[-1]):
+        raise _not_canonical(host)
+    if len(host) > NAME_MAX or not all(map(_LABEL.fullmatch, labels)):
+        raise UnsupportedCheck(
+            f"replica_host {host[:80]!a} is not a host name; write labels of letters, digits and "
+            "inner dashes between single dots, without a dot at the end"
+        )
+    return Name(".".join(labels))
