@@ -16,7 +16,8 @@ import pytest
 import uvloop
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from probe.check import StatusJudge, admit
+from probe.admit import admit
+from probe.check import StatusJudge
 from probe.health import Outcome
 from probe.http.policy import ConnectPolicy
 from probe.http.pool import REPLIES_REMEMBERED, HttpPool

@@ -1,58 +1,22 @@
-"""What a reply or a failure means: the only place where they become reasons.
+"""What a reply or a failure means: the only place where they become outcomes.
 
-Called by the pool with what happened, and when targets are loaded to tell whether this version
-can check them. A failure of our own machine must never be read as the replica's: what the errno
-table does not know is a fault of the prober, and moves no counter.
+Called by the pool with what happened. What a target asks for is `probe.admit`'s affair, what an
+error stands for `probe.faults`'s; here both meet, and what is said of it is made fit for a log.
 """
 
-import errno
-import os
 from collections.abc import Mapping
-from importlib.metadata import version
 from types import MappingProxyType
 from typing import Final
 
-from probe.errors import UnsupportedCheck
+from probe.admit import SecretSource, TlsSource, admit
+from probe.faults import reason_of, words_of
 from probe.health import Outcome, ended
-from probe.http.policy import ConnectPolicy, UnixPath, parse_place
-from probe.http.request import Prepared, Step, authority, encode_request
+from probe.http.policy import ConnectPolicy
+from probe.http.pool import Phase
+from probe.http.request import Prepared, Step
 from probe.http.response import Fault, Reply
 from probe.scheduler import Check
-from probe.wire import DETAIL_MAX_CHARS, OutcomeKind, Reason, ReplicaProbeTarget, status_set
-
-AGENT: Final = f"fleetpulse/{version('fleetpulse')}"
-SUPPORTED_CHECK: Final = "http"
-
-ERRNO_REASONS: Final[Mapping[int, Reason]] = MappingProxyType(
-    {
-        errno.ECONNREFUSED: Reason.CONNECT_REFUSED,
-        errno.ECONNRESET: Reason.CONNECT_RESET,
-        errno.ECONNABORTED: Reason.CONNECT_RESET,
-        errno.ENETRESET: Reason.CONNECT_RESET,
-        errno.EPIPE: Reason.CONNECT_RESET,
-        errno.ENOTCONN: Reason.CONNECT_RESET,  # reset between the accept and our first look
-        errno.ETIMEDOUT: Reason.CONNECT_TIMEOUT,
-        errno.EHOSTUNREACH: Reason.CONNECT_UNREACHABLE,
-        errno.EHOSTDOWN: Reason.CONNECT_UNREACHABLE,
-        errno.ENETUNREACH: Reason.CONNECT_UNREACHABLE,
-        errno.ENOPROTOOPT: Reason.CONNECT_UNREACHABLE,  # ICMP: protocol unreachable
-        errno.EMFILE: Reason.LOCAL_FDS,
-        errno.ENFILE: Reason.LOCAL_FDS,
-        errno.EADDRNOTAVAIL: Reason.LOCAL_PORTS,
-        errno.EADDRINUSE: Reason.LOCAL_PORTS,
-        errno.ENOBUFS: Reason.LOCAL_NETWORK,
-        errno.ENOMEM: Reason.LOCAL_NETWORK,
-        errno.ENETDOWN: Reason.LOCAL_NETWORK,
-        errno.ENONET: Reason.LOCAL_NETWORK,
-        errno.EAGAIN: Reason.LOCAL_NETWORK,  # connect(2): no room in the routing cache
-        errno.ENODEV: Reason.LOCAL_NETWORK,
-        errno.EACCES: Reason.LOCAL_NETWORK,  # a firewall of this host, or a broadcast address
-        errno.EPERM: Reason.LOCAL_NETWORK,
-        errno.EAFNOSUPPORT: Reason.LOCAL_NETWORK,  # IPv6 is switched off here
-        errno.EINVAL: Reason.LOCAL_NETWORK,
-    }
-)
-UNKNOWN_ERROR: Final = Reason.LOCAL_NETWORK
+from probe.wire import DETAIL_MAX_CHARS, OutcomeKind, Reason, ReplicaProbeTarget
 
 FAULT_REASONS: Final[Mapping[Fault, Reason]] = MappingProxyType(
     {
@@ -61,58 +25,13 @@ FAULT_REASONS: Final[Mapping[Fault, Reason]] = MappingProxyType(
         Fault.CLOSED: Reason.RESPONSE_CLOSED,
     }
 )
+TELLING_CHARS: Final = 8
+"""So many characters of a secret in a row are hidden; fewer tell nobody anything."""
+
 _REDIRECTS: Final = range(300, 400)
 _CREDENTIALS: Final = frozenset({401, 403})
 _PASSED: Final = OutcomeKind.PASSED
 _OK: Final = Reason.OK
-
-
-def admit(target: ReplicaProbeTarget, policy: ConnectPolicy) -> Prepared:
-    """Prepare all of a target that does not change from probe to probe.
-
-    An address that the policy refuses is not an error: the target is kept, and each of its
-    probes ends as POLICY_DENIED, so that its owner reads why.
-
-    Raises:
-        UnsupportedCheck: if it asks for a check that this version does not have; names the field.
-        MalformedEntry: if a part of it cannot be sent.
-    """
-    _refuse_unsupported(target)
-    place = parse_place(target.replica_host)
-    host = "localhost" if isinstance(place, UnixPath) else str(place)
-    host_header = target.host_header or authority(host, target.inference_port)
-    request = encode_request(
-        target.method, target.health_path, host_header=host_header, agent=AGENT
-    )
-    step = Step(request, target.method == "HEAD", status_set(target.expected_status))
-    return Prepared(
-        place=place,
-        port=target.inference_port,
-        steps=(step,),
-        refusal=policy.refusal(place, target.inference_port),
-    )
-
-
-def _refuse_unsupported(target: ReplicaProbeTarget) -> None:
-    checks = (target.checks,) if isinstance(target.checks, str) else target.checks
-    if checks != (SUPPORTED_CHECK,):
-        asked = ", ".join(map(ascii, checks)) or "none"
-        raise UnsupportedCheck(f"checks: {asked[:80]} is not known; this version supports 'http'")
-    if target.scheme != "http":
-        raise UnsupportedCheck(f"scheme: {target.scheme!r} is not supported yet; use 'http'")
-    if target.tls is not None:
-        raise UnsupportedCheck("tls: is not supported yet; leave it out, and use scheme 'http'")
-    if target.http2:
-        raise UnsupportedCheck("http2: is not supported yet; this version speaks HTTP/1.1")
-    if target.headers:
-        names = ", ".join(sorted(target.headers))
-        raise UnsupportedCheck(f"headers: {names[:80]} cannot be sent yet; leave headers out")
-
-
-def reason_of(error: BaseException) -> Reason:
-    """Return the reason of a failed dial or connection; the prober's own where it is unknown."""
-    number = error.errno if isinstance(error, OSError) else None
-    return UNKNOWN_ERROR if number is None else ERRNO_REASONS.get(number, UNKNOWN_ERROR)
 
 
 def reason_of_status(status: int) -> Reason:
@@ -132,61 +51,138 @@ def printable(text: str) -> str:
     return escaped if len(escaped) <= DETAIL_MAX_CHARS else escaped[: DETAIL_MAX_CHARS - 3] + "..."
 
 
+def redacted(text: str, secrets: tuple[str, ...]) -> str:
+    """Return `text` with every telling part of a secret hidden: a replica may echo what we send.
+
+    >>> redacted("you sent Bearer sk-1234567 as sk-12345", ("Bearer sk-1234567",))
+    'you sent *** as ***'
+    """
+    hidden = bytearray(len(text))
+    for secret in {form for s in secrets for form in (s, ascii(s)[1:-1])}:
+        width = min(TELLING_CHARS, len(secret))
+        for start in range(len(secret) - width + 1):
+            at = text.find(secret[start : start + width])
+            while at >= 0:
+                hidden[at : at + width] = b"\1" * width
+                at = text.find(secret[start : start + width], at + 1)
+    shown = (
+        "***" if hide and not before else "" if hide else char
+        for char, hide, before in zip(text, hidden, b"\0" + hidden, strict=False)
+    )
+    return "".join(shown)
+
+
 class StatusJudge:
-    """Judges by status alone; implements `probe.http.pool.Judge`."""
+    """Judges what the wire brings; implements `probe.http.pool.Judge`."""
 
-    __slots__ = ("policy",)
+    __slots__ = ("policy", "secrets", "tls")
 
-    def __init__(self, policy: ConnectPolicy) -> None:
+    def __init__(
+        self,
+        policy: ConnectPolicy,
+        *,
+        secrets: SecretSource | None = None,
+        tls: TlsSource | None = None,
+    ) -> None:
         self.policy = policy
+        self.secrets = secrets
+        self.tls = tls
 
     def admit(self, target: ReplicaProbeTarget) -> Prepared:
         """Prepare a target; raises as the function `admit` does."""
-        return admit(target, self.policy)
+        return admit(target, self.policy, secrets=self.secrets, tls=self.tls)
 
     def replied(
         self,
-        check: Check,
+        _check: Check,
+        step: Step,
         reply: Reply,
+        /,
         *,
         connect_s: float,
         first_byte_s: float,
         total_s: float,
+        resolve_s: float = 0.0,
+        tls_s: float = 0.0,
     ) -> Outcome:
-        """Judge a reply: its status if it has one, else what is wrong with it."""
+        """Judge the reply to one step: status first, then body and headers if they are asked for.
+
+        A passing outcome of a step before the last one says that the next one may be asked.
+        """
         status = reply.status
-        if status in check.expected.codes:
-            return Outcome(_PASSED, _OK, status, "", connect_s, first_byte_s, total_s)
-        if reply.fault is not None:
-            reason, detail = FAULT_REASONS[reply.fault], reply.detail
+        if status in step.expected.codes:
+            wrong = None if step.content is None else _wrong_content(step, reply)
+            if wrong is None:
+                return Outcome(
+                    _PASSED, _OK, status, "", connect_s, first_byte_s, total_s, resolve_s, tls_s
+                )
+            reason, detail = wrong
+        elif status:
+            reason, detail = reason_of_status(status), f"{status}, not in {step.expected.text}"
         else:
-            reason, detail = reason_of_status(status), f"{status}, not in {check.expected.text}"
+            reason, detail = _fault(reply)
         return ended(
             reason,
-            detail=printable(detail),
+            detail=printable(redacted(detail, step.secrets) if step.secrets else detail),
             http_status=status,
             connect_s=connect_s,
             first_byte_s=first_byte_s,
             total_s=total_s,
+            resolve_s=resolve_s,
+            tls_s=tls_s,
         )
 
-    def broke(self, error: BaseException, *, connect_s: float, total_s: float) -> Outcome:
-        """Judge a failed dial or connection by its errno."""
-        number = error.errno if isinstance(error, OSError) else None
-        name = errno.errorcode.get(number, "") if number is not None else type(error).__name__
-        text = os.strerror(number) if number is not None else str(error)
-        detail = printable(f"{text} ({name})" if name else text)
-        return ended(reason_of(error), detail=detail, connect_s=connect_s, total_s=total_s)
+    def connected(
+        self,
+        _check: Check,
+        /,
+        *,
+        connect_s: float,
+        total_s: float,
+        resolve_s: float = 0.0,
+        tls_s: float = 0.0,
+    ) -> Outcome:
+        """Judge a connection where it is all that is asked for: it is open, so it passes."""
+        return ended(_OK, connect_s=connect_s, total_s=total_s, resolve_s=resolve_s, tls_s=tls_s)
 
-    def late(self, *, connected: bool, received: int, limit_s: float) -> Outcome:
+    def broke(
+        self,
+        error: BaseException,
+        *,
+        connect_s: float,
+        total_s: float,
+        resolve_s: float = 0.0,
+        tls_s: float = 0.0,
+    ) -> Outcome:
+        """Judge a failed dial, handshake or connection by its error."""
+        return ended(
+            reason_of(error),
+            detail=printable(words_of(error)),
+            connect_s=connect_s,
+            total_s=total_s,
+            resolve_s=resolve_s,
+            tls_s=tls_s,
+        )
+
+    def unresolved(self, fault: Reason, detail: str, *, total_s: float) -> Outcome:
+        """Judge a name without an address to dial; `fault` is the resolver's or the policy's."""
+        return ended(fault, detail=printable(detail), resolve_s=total_s, total_s=total_s)
+
+    def late(self, *, phase: Phase, received: int, limit_s: float) -> Outcome:
         """Judge a deadline: a hang reads differently from bytes that come too slowly."""
-        if not connected:
-            reason, detail = Reason.CONNECT_TIMEOUT, f"no connection within {limit_s:.1f} s"
-        elif received == 0:
-            reason, detail = Reason.RESPONSE_TIMEOUT, f"no byte of a reply within {limit_s:.1f} s"
-        else:
-            reason = Reason.RESPONSE_TIMEOUT
-            detail = f"reply incomplete after {limit_s:.1f} s, {received} bytes"
+        within = f"within {limit_s:.1f} s"
+        match phase:
+            case "resolve":
+                reason, detail = Reason.DNS_TIMEOUT, f"no answer about the name {within}"
+            case "connect":
+                reason, detail = Reason.CONNECT_TIMEOUT, f"no connection {within}"
+            case "tls":
+                reason, detail = Reason.TLS_HANDSHAKE, f"no complete handshake {within}"
+            case "reply" if received == 0:
+                reason, detail = Reason.RESPONSE_TIMEOUT, f"no byte of a reply {within}"
+            case "reply":
+                reason = Reason.RESPONSE_TIMEOUT
+                detail = f"reply incomplete after {limit_s:.1f} s, {received} bytes"
         return ended(reason, detail=detail, total_s=limit_s)
 
     def denied(self, why: str) -> Outcome:
@@ -197,3 +193,16 @@ class StatusJudge:
         """Judge a probe for which there was no connection left."""
         detail = f"{max_open} connections are open, as many as this prober may hold"
         return ended(Reason.LOCAL_FDS, detail=detail)
+
+
+def _wrong_content(step: Step, reply: Reply) -> tuple[Reason, str] | None:
+    """Return what is wrong with a reply beyond its status."""
+    if reply.fault is not None:
+        return _fault(reply)
+    mismatch = step.content.mismatch(reply) if step.content is not None else None
+    return None if mismatch is None else (Reason.BODY_MISMATCH, mismatch)
+
+
+def _fault(reply: Reply) -> tuple[Reason, str]:
+    fault = Fault.MALFORMED if reply.fault is None else reply.fault
+    return FAULT_REASONS[fault], reply.detail

@@ -16,9 +16,9 @@ import click
 import msgspec
 
 from probe import show
+from probe.admit import admit
 from probe.bus import ProbeBus, connect
 from probe.bus_targets import TargetFeed, Targets
-from probe.check import admit
 from probe.errors import BusError, MalformedEntry, WireError
 from probe.health import UNKNOWN
 from probe.http.policy import ConnectPolicy

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 import anyio
 import msgspec
 
+from probe.admit import admit
 from probe.bus import ProbeBus
-from probe.check import StatusJudge, admit
+from probe.check import StatusJudge
 from probe.errors import MalformedEntry
 from probe.health import UNKNOWN, Outcome, Streak, observe
 from probe.http.policy import ConnectPolicy

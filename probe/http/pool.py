@@ -11,13 +11,13 @@ from collections.abc import Callable
 from enum import StrEnum
 from functools import lru_cache, partial
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from probe.errors import WireError
 from probe.health import Outcome
 from probe.http import response
 from probe.http.connection import Connection, Dial, State
-from probe.http.request import Prepared
+from probe.http.request import Prepared, Step
 from probe.http.response import NOT_A_BYTE, Reply
 from probe.scheduler import Check
 from probe.wire import ReplicaProbeTarget
@@ -28,6 +28,10 @@ REPLIES_REMEMBERED: Final = 512
 _IDLE: Final = State.IDLE
 _CLOSED: Final = State.CLOSED
 _DIALLING: Final = State.DIALLING
+
+
+Phase = Literal["resolve", "connect", "tls", "reply"]
+"""What a deadline finds a probe doing."""
 
 
 class ConnectionEvent(StrEnum):
@@ -52,7 +56,9 @@ class Judge(Protocol):
     def replied(
         self,
         check: Check,
+        step: Step,
         reply: Reply,
+        /,
         *,
         connect_s: float,
         first_byte_s: float,
@@ -63,7 +69,7 @@ class Judge(Protocol):
     def broke(self, error: BaseException, /, *, connect_s: float, total_s: float) -> Outcome:
         """Judge a failure of the dial, or of an open connection."""
 
-    def late(self, *, connected: bool, received: int, limit_s: float) -> Outcome:
+    def late(self, *, phase: Phase, received: int, limit_s: float) -> Outcome:
         """Judge a deadline that passed after `received` bytes of an incomplete reply."""
 
     def denied(self, why: str, /) -> Outcome:
@@ -140,7 +146,7 @@ class HttpPool:
         if now < limit:
             return limit
         outcome = self._judge.late(
-            connected=connected,
+            phase="reply" if connected else "connect",
             received=connection.received,
             limit_s=limit - check.started_at,
         )
@@ -176,6 +182,7 @@ class HttpPool:
         check, asked_at = connection.check, connection.asked_at
         outcome = self._judge.replied(
             check,
+            connection.prepared.steps[0],
             reply,
             connect_s=0.0 if connection.reused else asked_at - connection.dialled_at,
             first_byte_s=connection.first_byte_at - asked_at,
@@ -199,7 +206,12 @@ class HttpPool:
             outcome = self._judge.broke(error, connect_s=connect_s, total_s=total_s)
         else:
             outcome = self._judge.replied(
-                check, NOT_A_BYTE, connect_s=connect_s, first_byte_s=0.0, total_s=total_s
+                check,
+                connection.prepared.steps[0],
+                NOT_A_BYTE,
+                connect_s=connect_s,
+                first_byte_s=0.0,
+                total_s=total_s,
             )
         self.done(check, outcome)
 

@@ -6,28 +6,68 @@ author write a second request of their own.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 from probe.errors import MalformedEntry
+from probe.http.content import Content
 from probe.http.policy import Place
 from probe.http.tls import TlsPlan
+from probe.specs import HEADER_NAME_PATTERN
 from probe.wire import Method, StatusSet
 
-HTTP_PORT: Final = 80
+DEFAULT_PORTS: Final[Mapping[str, int]] = MappingProxyType({"http": 80, "https": 443})
+NOT_THE_TARGETS: Final = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Headers that decide where a message ends, who gets it, or what becomes of the connection."""
 _PATH: Final = re.compile(r"/[!-~]*")
 _AUTHORITY: Final = re.compile(r"[0-9A-Za-z._:\[\]-]{1,255}")
 _AGENT: Final = re.compile(r"[!-~]{1,128}")
+_NAME: Final = re.compile(HEADER_NAME_PATTERN)
+_VALUE: Final = re.compile(r"[!-~]([\t -~]{0,4094}[!-~])?")
+
+
+Headers = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One exchange of a probe: what is said, and which statuses are welcome."""
+    """One exchange of a probe: what is said, and what must come back.
 
-    request: bytes
+    What may hold a secret stays out of its repr.
+    """
+
+    request: bytes = field(repr=False)
+    """All of it, as HTTP/1.1."""
     head_only: bool
     """The request is a HEAD: its reply ends with its head, whatever length it tells."""
     expected: StatusSet
+    content: Content | None = None
+    """What headers and body must hold; None: the status alone is asked for."""
+    method: Method = "GET"
+    """Method, path and headers once more, for who speaks another HTTP than 1.1."""
+    path: str = "/"
+    headers: Headers = field(default=(), repr=False)
+    """Host first, then all others; nothing that belongs to one connection."""
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Values sent that no detail may show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,41 +80,65 @@ class Prepared:
     steps: tuple[Step, ...]
     """In order, on one connection where the peer keeps it; none: being connected is enough."""
     tls: TlsPlan | None = None
+    detour: bool = False
+    """To be asked in another way than HTTP/1.1 on a connection of ours: HTTP/2, or by a proxy."""
     refusal: str | None = None
     """Why the target must not be dialled; None when it may."""
 
 
-def authority(host: str, port: int) -> str:
+def authority(host: str, port: int, *, scheme: str = "http") -> str:
     """Return the Host header of a URL with this host and port.
 
-    >>> authority("10.0.0.1", 80), authority("fd00::1", 8000)
-    ('10.0.0.1', '[fd00::1]:8000')
+    >>> authority("10.0.0.1", 80), authority("fd00::1", 8000), authority("llm", 443, scheme="https")
+    ('10.0.0.1', '[fd00::1]:8000', 'llm')
     """
     bracketed = f"[{host}]" if ":" in host else host
-    return bracketed if port == HTTP_PORT else f"{bracketed}:{port}"
+    return bracketed if port == DEFAULT_PORTS[scheme] else f"{bracketed}:{port}"
 
 
-def encode_request(method: Method, path: str, *, host_header: str, agent: str) -> bytes:
-    """Encode a request without body that asks for an unencoded reply and a kept connection.
+def headers_of(*, host_header: str, agent: str, own: Headers = ()) -> Headers:
+    """Return all headers of a request without body that asks for an unencoded reply.
+
+    What the target sets itself takes the place of ours, where it may.
 
     Raises:
-        MalformedEntry: if a part holds a character that does not belong there.
+        MalformedEntry: if a part cannot be sent, or is not the target's to set; no message shows
+            a value of `own`, which may be a secret.
     """
-    for name, text, pattern in (
-        ("health_path", path, _PATH),
-        ("host_header", host_header, _AUTHORITY),
-        ("agent", agent, _AGENT),
-    ):
+    _refuse_unless(_AUTHORITY, host_header=host_header)
+    _refuse_unless(_AGENT, agent=agent)
+    for name, value in own:
+        if _NAME.fullmatch(name) is None or name.lower() in NOT_THE_TARGETS:
+            raise MalformedEntry(
+                f"headers: {name!a} is not a target's to set; leave it out"
+                + (", and use host_header" if name.lower() == "host" else "")
+            )
+        if _VALUE.fullmatch(value) is None:
+            raise MalformedEntry(
+                f"headers: the value of {name} cannot be sent; it must be visible ASCII on one "
+                "line, at most 4096 characters, without blanks around it"
+            )
+    theirs = {name.lower() for name, _ in own}
+    ours = (("User-Agent", agent), ("Accept", "*/*"))
+    kept = (header for header in ours if header[0].lower() not in theirs)
+    return (("Host", host_header), *kept, ("Accept-Encoding", "identity"), *own)
+
+
+def encode_request(method: Method, path: str, headers: Headers) -> bytes:
+    """Encode a request that asks for a kept connection; `headers` come from `headers_of`.
+
+    Raises:
+        MalformedEntry: if the path holds a character that does not belong there.
+    """
+    _refuse_unless(_PATH, path=path)
+    lines = (f"{name}: {value}\r\n" for name, value in headers)
+    head = f"{method} {path} HTTP/1.1\r\n{''.join(lines)}Connection: keep-alive\r\n\r\n"
+    return head.encode("ascii")
+
+
+def _refuse_unless(pattern: re.Pattern[str], **parts: str) -> None:
+    for name, text in parts.items():
         if pattern.fullmatch(text) is None:
             raise MalformedEntry(
                 f"{name} {text!a} cannot be sent; use visible ASCII without spaces"
             )
-    return (
-        f"{method} {path} HTTP/1.1\r\n"
-        f"Host: {host_header}\r\n"
-        f"User-Agent: {agent}\r\n"
-        "Accept: */*\r\n"
-        "Accept-Encoding: identity\r\n"
-        "Connection: keep-alive\r\n"
-        "\r\n"
-    ).encode("ascii")

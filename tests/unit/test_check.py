@@ -5,17 +5,14 @@ from typing import Any
 
 import pytest
 
-from probe.check import (
-    AGENT,
-    ERRNO_REASONS,
-    FAULT_REASONS,
-    StatusJudge,
-    admit,
-    printable,
-    reason_of,
-)
+from probe.admit import AGENT, admit
+from probe.check import FAULT_REASONS, StatusJudge, printable
 from probe.errors import MalformedEntry, UnsupportedCheck
+from probe.faults import ERRNO_REASONS, reason_of
+from probe.health import Outcome
 from probe.http.policy import ConnectPolicy
+from probe.http.pool import Phase
+from probe.http.request import Step
 from probe.http.response import Fault, Reply
 from probe.scheduler import Check
 from probe.settings import PRIVATE_RANGES
@@ -43,7 +40,19 @@ def target(**fields: Any) -> ReplicaProbeTarget:  # noqa: ANN401 - any field of 
     return ReplicaProbeTarget(replica_id=replica_id, **given | fields)
 
 
+def judged(reply: Reply, **fields: Any) -> Outcome:  # noqa: ANN401 - any field of the contract
+    """Judge a reply to the only step of a target."""
+    asked = target(**fields)
+    (step,) = admit(asked, POLICY).steps
+    return judged_by(step, reply, asked)
+
+
+def judged_by(step: Step, reply: Reply, asked: ReplicaProbeTarget) -> Outcome:
+    return JUDGE.replied(Check(asked), step, reply, connect_s=0.1, first_byte_s=0.2, total_s=0.3)
+
+
 EXPECTED_REASONS = {
+    "ENOENT": Reason.CONNECT_REFUSED,
     "ECONNREFUSED": Reason.CONNECT_REFUSED,
     "ECONNRESET": Reason.CONNECT_RESET,
     "ECONNABORTED": Reason.CONNECT_RESET,
@@ -120,9 +129,8 @@ def test_error_without_errno_is_never_the_replicas_fault(error: Exception) -> No
 def test_status_is_judged_by_what_the_target_expects(
     status: int, expected: str, reason: Reason
 ) -> None:
-    check = Check(target(expected_status=expected))
     reply = Reply(status, reusable=True)
-    outcome = JUDGE.replied(check, reply, connect_s=0.1, first_byte_s=0.2, total_s=0.3)
+    outcome = judged(reply, expected_status=expected)
     assert outcome.reason is reason
     assert outcome.kind is REASONS[reason].kind
     assert outcome.http_status == status
@@ -133,25 +141,27 @@ def test_status_is_judged_by_what_the_target_expects(
 @pytest.mark.parametrize("fault", Fault)
 def test_each_fault_of_a_reply_has_its_reason(fault: Fault) -> None:
     reply = Reply(0, reusable=False, fault=fault, detail="begins \x1b[31m")
-    outcome = JUDGE.replied(Check(target()), reply, connect_s=0, first_byte_s=0, total_s=0)
+    outcome = judged(reply)
     assert outcome.reason is FAULT_REASONS[fault]
     assert outcome.kind is OutcomeKind.FAILED
     assert outcome.detail == "begins \\x1b[31m"
 
 
-def test_detail_tells_a_hang_from_slow_bytes() -> None:
-    def late(*, connected: bool, received: int) -> tuple[Reason, str]:
-        outcome = JUDGE.late(connected=connected, received=received, limit_s=1.0)
-        assert outcome.total_s == 1.0
-        return outcome.reason, outcome.detail
-
-    timeout = Reason.RESPONSE_TIMEOUT
-    assert late(connected=False, received=0) == (
-        Reason.CONNECT_TIMEOUT,
-        "no connection within 1.0 s",
-    )
-    assert late(connected=True, received=0) == (timeout, "no byte of a reply within 1.0 s")
-    assert late(connected=True, received=37) == (timeout, "reply incomplete after 1.0 s, 37 bytes")
+@pytest.mark.parametrize(
+    ("phase", "received", "reason", "detail"),
+    [
+        ("resolve", 0, Reason.DNS_TIMEOUT, "no answer about the name within 1.0 s"),
+        ("connect", 0, Reason.CONNECT_TIMEOUT, "no connection within 1.0 s"),
+        ("tls", 0, Reason.TLS_HANDSHAKE, "no complete handshake within 1.0 s"),
+        ("reply", 0, Reason.RESPONSE_TIMEOUT, "no byte of a reply within 1.0 s"),
+        ("reply", 37, Reason.RESPONSE_TIMEOUT, "reply incomplete after 1.0 s, 37 bytes"),
+    ],
+)
+def test_deadline_says_what_it_found_the_probe_doing(
+    phase: Phase, received: int, reason: Reason, detail: str
+) -> None:
+    outcome = JUDGE.late(phase=phase, received=received, limit_s=1.0)
+    assert (outcome.reason, outcome.detail, outcome.total_s) == (reason, detail, 1.0)
 
 
 def test_prober_without_connections_left_blames_itself() -> None:
@@ -210,19 +220,19 @@ def test_address_outside_the_policy_is_kept_with_its_refusal() -> None:
 @pytest.mark.parametrize(
     ("fields", "names"),
     [
-        ({"checks": "tcp"}, "checks: 'tcp' is not known; this version supports 'http'"),
-        ({"checks": ("http", "tcp")}, "checks: 'http', 'tcp'"),
-        ({"checks": ()}, "checks: none"),
+        ({"checks": "vlm"}, "checks: 'vlm' is not known, did you mean 'vllm'?; there are http, "),
+        ({"checks": ("http", "grpc")}, "checks: 'grpc' is not known"),
+        ({"checks": ()}, "checks: the list is empty"),
         ({"checks": "\x1b[31m"}, r"checks: '\x1b[31m'"),
-        ({"scheme": "https"}, "scheme: 'https' is not supported yet"),
-        ({"tls": TlsOptions()}, "tls: is not supported yet"),
-        ({"http2": True}, "http2: is not supported yet"),
-        ({"headers": {"Authorization": "env:TOKEN"}}, "headers: Authorization cannot be sent yet"),
+        ({"checks": "x" * 100_000}, "is not known"),
+        ({"scheme": "https"}, "scheme: 'https' cannot be spoken: this prober has no TLS"),
+        ({"tls": TlsOptions()}, "tls: is set, but scheme is 'http'"),
+        ({"headers": {"X-Key": "env:TOKEN"}}, "headers: 'X-Key' cannot be sent"),
         ({"replica_host": "replica_1.internal"}, "is not a host name"),
         ({"replica_host": "127.1"}, "'127.1' is not a canonical IP address"),
     ],
 )
-def test_target_beyond_this_version_is_refused_by_the_name_of_the_field(
+def test_target_beyond_this_prober_is_refused_by_the_name_of_the_field(
     fields: dict[str, Any], names: str
 ) -> None:
     with pytest.raises(UnsupportedCheck) as refused:
@@ -236,5 +246,5 @@ def test_checks_may_be_a_list_of_the_one_we_have() -> None:
 
 
 def test_target_that_cannot_be_sent_is_malformed() -> None:
-    with pytest.raises(MalformedEntry, match="health_path"):
+    with pytest.raises(MalformedEntry, match="path"):
         admit(target(health_path="/a\r\nX: y"), POLICY)

@@ -1,0 +1,141 @@
+"""From a target on the bus to what the wire does with it: the request bytes, the place, the TLS.
+
+Called when targets are loaded (and by commands that load them), so that what cannot be checked is
+refused then, by the name of the field, and a probe only has to be run. Must not know sockets.
+"""
+
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Final, Protocol
+
+from probe.errors import MalformedEntry, UnsupportedCheck
+from probe.http.content import Content
+from probe.http.policy import ConnectPolicy, Place, UnixPath, parse_place
+from probe.http.request import Headers, Prepared, Step, authority, encode_request, headers_of
+from probe.http.tls import TlsPlan
+from probe.layers import nearest
+from probe.profiles import PROFILES
+from probe.specs import CheckSpec, HttpCheck, TlsOptions
+from probe.wire import ReplicaProbeTarget, status_set
+
+AGENT: Final = f"fleetpulse/{version('fleetpulse')}"
+STEPS_MAX: Final = 8
+"""Of one probe: they share one deadline, and each costs the replica a request."""
+LOCAL_HOST: Final = "localhost"
+"""The Host header over a socket of this machine, where no host has a name."""
+
+
+class Revealed(Protocol):
+    """A secret that shows itself only when asked by name."""
+
+    def reveal(self) -> str:
+        """Return the value."""
+
+
+class SecretSource(Protocol):
+    """Where the values of request headers are."""
+
+    def value(self, reference: str, /) -> Revealed:
+        """Return what a reference stands for. Raises `WireError` if it may not, or is not there."""
+
+
+class TlsSource(Protocol):
+    """Where TLS contexts are."""
+
+    def plan(self, options: TlsOptions, host: Place, /) -> TlsPlan:
+        """Return how to speak TLS to `host`. Raises `WireError` if that cannot be."""
+
+
+def admit(
+    target: ReplicaProbeTarget,
+    policy: ConnectPolicy,
+    *,
+    secrets: SecretSource | None = None,
+    tls: TlsSource | None = None,
+) -> Prepared:
+    """Prepare all of a target that does not change from probe to probe.
+
+    An address that the policy refuses is not an error: the target is kept, and each of its
+    probes ends as POLICY_DENIED, so that its owner reads why.
+
+    Raises:
+        UnsupportedCheck: if it asks for a check that this prober does not have; names the field.
+        MalformedEntry: if a part of it cannot be sent, or expectations contradict each other.
+    """
+    place = parse_place(target.replica_host)
+    values = _values(target, secrets)
+    headers = headers_of(host_header=_host_header(target, place), agent=AGENT, own=values)
+    asked = tuple(_asked(target))
+    steps = tuple(_step(target, check, headers) for check in asked if isinstance(check, HttpCheck))
+    if len(steps) > STEPS_MAX:
+        raise MalformedEntry(f"checks: {len(steps)} requests a probe; ask for at most {STEPS_MAX}")
+    return Prepared(
+        place=place,
+        port=target.inference_port,
+        steps=steps,
+        tls=_plan(target, place, tls),
+        detour=target.http2 and bool(steps),
+        refusal=policy.refusal(place, target.inference_port),
+    )
+
+
+def _asked(target: ReplicaProbeTarget) -> Iterator[CheckSpec]:
+    """Yield what `checks` comes to, profiles replaced by what they stand for."""
+    checks = (target.checks,) if isinstance(target.checks, str) else target.checks
+    if not checks:
+        raise UnsupportedCheck("checks: the list is empty; leave it out for 'http'")
+    for check in checks:
+        if not isinstance(check, str):
+            yield check
+        elif check in PROFILES:
+            yield from PROFILES[check].checks
+        else:
+            raise UnsupportedCheck(
+                f"checks: {check[:80]!a} is not known{nearest(check[:80], PROFILES)}; "
+                f"there are {', '.join(PROFILES)}"
+            )
+
+
+def _step(target: ReplicaProbeTarget, check: HttpCheck, headers: Headers) -> Step:
+    path, method = check.path or target.health_path, check.method or target.method
+    return Step(
+        request=encode_request(method, path, headers),
+        head_only=method == "HEAD",
+        expected=status_set(check.expected_status or target.expected_status),
+        content=Content.of(check, replica_id=target.replica_id),
+        method=method,
+        path=path,
+        headers=headers,
+        secrets=tuple(value for name, value in headers if name in target.headers),
+    )
+
+
+def _values(target: ReplicaProbeTarget, secrets: SecretSource | None) -> Headers:
+    if not target.headers:
+        return ()
+    if secrets is None:
+        names = ", ".join(target.headers)
+        raise UnsupportedCheck(
+            f"headers: {names[:80]!a} cannot be sent: this prober has no place for secrets"
+        )
+    return tuple((name, secrets.value(ref).reveal()) for name, ref in target.headers.items())
+
+
+def _plan(target: ReplicaProbeTarget, place: Place, tls: TlsSource | None) -> TlsPlan | None:
+    if target.scheme == "http":
+        if target.tls is not None:
+            raise UnsupportedCheck(
+                "tls: is set, but scheme is 'http'; use 'https', or leave it out"
+            )
+        return None
+    if tls is None:
+        raise UnsupportedCheck("scheme: 'https' cannot be spoken: this prober has no TLS")
+    return tls.plan(target.tls or TlsOptions(), place)
+
+
+def _host_header(target: ReplicaProbeTarget, place: Place) -> str:
+    if target.host_header is not None:
+        return target.host_header
+    if isinstance(place, UnixPath):
+        return LOCAL_HOST
+    return authority(str(place), target.inference_port, scheme=target.scheme)
