@@ -5,19 +5,21 @@ Layers as in `probe.layers`: defaults, the `[probe]` table of a TOML file, envir
 """
 
 from collections.abc import Mapping
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 import msgspec
 
+from probe import allow
+from probe.allow import ANY_PORT
 from probe.errors import SettingsError
 from probe.layers import Effective, Layers, mask_url, parse_address
 from probe.wire import HEARTBEAT_TTL_S, STATUS_TTL_FLOOR_S, ReplicaProbeTarget
 
 TABLE: Final = "probe"
 BUS_SCHEMES: Final = ("redis", "rediss", "unix")
+PROXY_SCHEMES: Final = ("http", "https", "env", "file")
 PRIVATE_RANGES: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 _TARGET_DEFAULTS: Final = {
     field.name: field.default for field in msgspec.structs.fields(ReplicaProbeTarget)
@@ -35,7 +37,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     key_prefix: Annotated[str, msgspec.Meta(max_length=64)] = ""
     """Goes before every key, so that two systems may share one bus."""
     allow: tuple[str, ...] = PRIVATE_RANGES
-    """Networks (CIDR) that may be dialled; everything else is POLICY_DENIED."""
+    """Networks (CIDR) and sockets (`unix:/prefix`) that may be dialled; else POLICY_DENIED."""
+    allow_ports: tuple[str, ...] = (ANY_PORT,)
+    """Ports that may be dialled: single ones and ranges."""
+    allow_dns: bool = False
+    """Whether a target may name its host; each address it resolves to must be allowed too."""
+    nameservers: tuple[str, ...] = ()
+    """HOST:PORT of the name servers to ask; empty means those of the host."""
+    tls_directory: str = ""
+    """Directory of the authorities and client certificates that targets name."""
+    secrets_directory: str = ""
+    """Directory of the files that targets name as `file:NAME`."""
+    proxy: str = ""
+    """URL of a forward proxy, or `env:NAME` or `file:NAME` of a secret that holds it."""
+    proxy_for: tuple[str, ...] = ()
+    """Networks and name suffixes (`.example`) asked through `proxy`; empty means all."""
     metrics: str = "127.0.0.1:9155"
     """HOST:PORT of /metrics, /livez and /readyz; port 0 picks a free one and prints it."""
     instance: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z._:-]{0,128}\Z")] = ""
@@ -130,8 +146,26 @@ def _refuse_unusable(settings: Settings) -> None:
     parse_address(f"{TABLE}.metrics", settings.metrics)
     if not settings.allow:
         raise SettingsError(f"{TABLE}.allow is empty: no target could be dialled; name a network")
-    for network in settings.allow:
-        try:
-            ip_network(network)
-        except ValueError as error:
-            raise SettingsError(f"{TABLE}.allow: {error}; write for example 10.0.0.0/8") from error
+    _refuse_unreachable(settings)
+
+
+def _refuse_unreachable(settings: Settings) -> None:
+    """Refuse lists of what may be reached that mean nothing."""
+    for entry in settings.allow:
+        spell = allow.prefix if entry.startswith(allow.UNIX) else allow.network
+        spell(entry, f"{TABLE}.allow")
+    for entry in settings.allow_ports:
+        allow.ports(entry, f"{TABLE}.allow_ports")
+    for server in settings.nameservers:
+        host, _ = parse_address(f"{TABLE}.nameservers", server)
+        allow.network(host, f"{TABLE}.nameservers")
+    for entry in settings.proxy_for:
+        allow.network_or_suffix(entry, f"{TABLE}.proxy_for")
+    scheme = urlsplit(settings.proxy).scheme
+    if settings.proxy and scheme not in PROXY_SCHEMES:
+        raise SettingsError(
+            f"{TABLE}.proxy = {mask_url(settings.proxy)!r}: the scheme {scheme!r} is not one of "
+            f"{', '.join(PROXY_SCHEMES)}; write for example http://10.0.0.1:3128"
+        )
+    if settings.proxy_for and not settings.proxy:
+        raise SettingsError(f"{TABLE}.proxy_for is set without {TABLE}.proxy: name the proxy too")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
+from probe.allow import UNIX, is_canonical
 from probe.errors import UnsupportedCheck
 
 Address = IPv4Address | IPv6Address
@@ -38,13 +39,11 @@ class UnixPath:
 Place = Address | Name | UnixPath
 """Where a replica is."""
 
-UNIX: Final = "unix:"
 SOCKET_PATH_MAX: Final = 107
 """The kernel's `sun_path` less its closing zero."""
 NAME_MAX: Final = 253
 _LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
-_PART: Final = re.compile(r"[!-.0-~]+")
 
 
 def parse_place(host: str) -> Place:
@@ -84,16 +83,6 @@ def _socket(host: str) -> UnixPath:
             "characters; write for example unix:/run/replicas/a.sock"
         )
     return UnixPath(path)
-
-
-def is_canonical(path: str) -> bool:
-    """Tell whether `path` is absolute and has neither empty parts nor dots for parts."""
-    first, *parts = path.split("/")
-    return (
-        not first
-        and bool(parts)
-        and all(_PART.fullmatch(part) and part not in {".", ".."} for part in parts)
-    )
 
 
 def _name(host: str) -> Name:

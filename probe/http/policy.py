@@ -7,22 +7,14 @@ inside an IPv6 one (mapped, 6to4, NAT64, Teredo, ...) is judged as the address i
 Python 3.11's own `is_private` and `is_global` miss most of these.
 """
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
 from typing import Final
 
-from probe.errors import SettingsError
-from probe.http.place import (
-    UNIX,
-    Address,
-    Name,
-    Place,
-    UnixPath,
-    is_canonical,
-    parse_place,
-)
+from probe import allow as spelt
+from probe.allow import ANY_PORT, PORT_MAX, UNIX, Network
+from probe.http.place import Address, Name, Place, UnixPath, parse_place
 
 __all__ = [
     "NEVER_DIALLED",
@@ -37,8 +29,6 @@ __all__ = [
     "parse_place",
 ]
 
-Network = IPv4Network | IPv6Network
-
 
 @dataclass(frozen=True, slots=True)
 class Service:
@@ -48,9 +38,6 @@ class Service:
     address: Address
     port: int
 
-
-ANY_PORT: Final = "1-65535"
-PORT_MAX: Final = 65535
 
 NEVER_DIALLED: Final[tuple[tuple[Network, str], ...]] = tuple(
     (ip_network(cidr), what)
@@ -83,7 +70,6 @@ _TEREDO: Final = IPv6Network("2001::/32")  # RFC 4380: the client's address, eve
 _ISATAP: Final = frozenset({0x0000_5EFE, 0x0200_5EFE})  # RFC 5214, under any prefix
 _LOW_32: Final = 0xFFFF_FFFF
 _LOOPBACK_6: Final = IPv6Address("::1")
-_PORTS: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 def carried(address: Address) -> Address:
@@ -150,13 +136,13 @@ class ConnectPolicy:
         sockets: list[str] = []
         for entry in allow:
             if entry.startswith(UNIX):
-                sockets.append(_prefix(entry))
+                sockets.append(spelt.prefix(entry))
             else:
-                networks.append(_network(entry))
+                networks.append(spelt.network(entry))
         return cls(
             networks=tuple(networks),
             sockets=tuple(sockets),
-            ports=tuple(map(_ports, ports)),
+            ports=tuple(map(spelt.ports, ports)),
             allow_dns=allow_dns,
             own=tuple(own),
             real_path=real_path,
@@ -224,32 +210,3 @@ class ConnectPolicy:
 
     def _holds(self, address: Address) -> bool:
         return any(address in network for network in self.networks)
-
-
-def _network(entry: str) -> Network:
-    try:
-        return ip_network(entry)
-    except ValueError as error:
-        raise SettingsError(f"allow: {error}; write for example 10.0.0.0/8") from error
-
-
-def _prefix(entry: str) -> str:
-    path = entry.removeprefix(UNIX).removesuffix("/")
-    if not is_canonical(path):
-        raise SettingsError(
-            f"allow: {entry!a} is not unix: and a canonical path; "
-            "write for example unix:/run/replicas"
-        )
-    return path
-
-
-def _ports(entry: str) -> range:
-    match = _PORTS.fullmatch(entry)
-    if match is not None:
-        first, last = int(match[1]), int(match[2] or match[1])
-        if 1 <= first <= last <= PORT_MAX:
-            return range(first, last + 1)
-    raise SettingsError(
-        f"allow_ports: {entry!a} is neither a port nor an ascending range in {ANY_PORT}; "
-        "write for example 8000-8999"
-    )

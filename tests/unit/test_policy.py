@@ -228,7 +228,9 @@ def test_socket_of_the_bus_is_never_dialled() -> None:
     assert refusal == "unix:/run/bus.sock is a service of our own: never dialled"
 
 
-@pytest.mark.parametrize("entry", ["unix:run", "unix:/run/../etc", "unix:", "unix://run", "unix:/"])
+@pytest.mark.parametrize(
+    "entry", ["unix:run", "unix:/run/../etc", "unix:", "unix://run", "unix:/", "unix:/run//"]
+)
 def test_directory_that_is_no_canonical_path_is_refused(entry: str) -> None:
     with pytest.raises(SettingsError, match="canonical path"):
         ConnectPolicy.of([entry])

@@ -153,3 +153,40 @@ def test_passwords_are_masked_in_either_place(url: str, masked: str) -> None:
 
 def test_an_ipv6_address_stands_in_brackets() -> None:
     assert parse_address("probe.metrics", "[::1]:0") == Address("::1", 0)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("allow", ["unix:/run/../etc"], "probe.allow: 'unix:/run/../etc' is not unix: and"),
+        ("allow", ["10.0.0.1/8"], "probe.allow: 10.0.0.1/8 has host bits set"),
+        ("allow_ports", ["0-80"], "probe.allow_ports: '0-80' is neither a port nor"),
+        ("nameservers", ["10.0.0.53"], "probe.nameservers = '10.0.0.53' is not HOST:PORT"),
+        ("nameservers", ["dns.example:53"], "probe.nameservers: 'dns.example' does not appear"),
+        ("proxy", "socks5://u:s3cret@10.0.0.1:1", "probe.proxy = 'socks5://u:***@10.0.0.1:1'"),
+        ("proxy_for", [".example"], "probe.proxy_for is set without probe.proxy"),
+        ("proxy_for", ["10.0.0.0/33"], "probe.proxy_for: '10.0.0.0/33' is neither a network"),
+    ],
+)
+def test_what_may_be_reached_is_refused_where_it_means_nothing(
+    key: str, value: object, says: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(None, {}, flags={key: value})
+    assert says in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_what_may_be_reached_may_be_set_from_the_environment() -> None:
+    environ = {
+        "FLEETPULSE_PROBE__ALLOW": "10.0.0.0/8,unix:/run/replicas",
+        "FLEETPULSE_PROBE__ALLOW_PORTS": "80,8000-8999",
+        "FLEETPULSE_PROBE__ALLOW_DNS": "true",
+        "FLEETPULSE_PROBE__PROXY": "http://u:s3cret@10.0.0.1:3128",
+        "FLEETPULSE_PROBE__PROXY_FOR": "10.1.0.0/16,.example",
+    }
+    effective = load(None, environ, flags={})
+    assert effective.settings.allow_ports == ("80", "8000-8999")
+    assert effective.settings.allow_dns is True
+    assert effective.settings.proxy_for == ("10.1.0.0/16", ".example")
+    assert "s3cret" not in "\n".join(effective.lines())
