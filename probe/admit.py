@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Final, Protocol
 
-from probe.errors import MalformedEntry, UnsupportedCheck
+from probe.errors import MalformedEntry, UnsupportedCheck, WireError
 from probe.http.content import Content
 from probe.http.policy import ConnectPolicy, Place, UnixPath, parse_place
 from probe.http.request import Headers, Prepared, Step, authority, encode_request, headers_of
@@ -42,7 +42,7 @@ class SecretSource(Protocol):
 class TlsSource(Protocol):
     """Where TLS contexts are."""
 
-    def plan(self, options: TlsOptions, host: Place, /) -> TlsPlan:
+    def plan(self, options: TlsOptions, host: Place, /, *, http2: bool) -> TlsPlan:
         """Return how to speak TLS to `host`. Raises `WireError` if that cannot be."""
 
 
@@ -98,6 +98,8 @@ def _asked(target: ReplicaProbeTarget) -> Iterator[CheckSpec]:
 
 def _step(target: ReplicaProbeTarget, check: HttpCheck, headers: Headers) -> Step:
     path, method = check.path or target.health_path, check.method or target.method
+    if method == "HEAD" and (check.body_contains or check.json):
+        raise MalformedEntry("checks: the reply to a HEAD has no body to look into; use GET")
     return Step(
         request=encode_request(method, path, headers),
         head_only=method == "HEAD",
@@ -118,7 +120,13 @@ def _values(target: ReplicaProbeTarget, secrets: SecretSource | None) -> Headers
         raise UnsupportedCheck(
             f"headers: {names[:80]!a} cannot be sent: this prober has no place for secrets"
         )
-    return tuple((name, secrets.value(ref).reveal()) for name, ref in target.headers.items())
+    values = []
+    for name, reference in target.headers.items():
+        try:
+            values.append((name, secrets.value(reference).reveal()))
+        except WireError as error:
+            raise UnsupportedCheck(f"headers: {name}: {error}") from None
+    return tuple(values)
 
 
 def _plan(target: ReplicaProbeTarget, place: Place, tls: TlsSource | None) -> TlsPlan | None:
@@ -130,7 +138,7 @@ def _plan(target: ReplicaProbeTarget, place: Place, tls: TlsSource | None) -> Tl
         return None
     if tls is None:
         raise UnsupportedCheck("scheme: 'https' cannot be spoken: this prober has no TLS")
-    return tls.plan(target.tls or TlsOptions(), place)
+    return tls.plan(target.tls or TlsOptions(), place, http2=target.http2)
 
 
 def _host_header(target: ReplicaProbeTarget, place: Place) -> str:

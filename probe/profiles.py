@@ -22,13 +22,56 @@ class Profile(NamedTuple):
     """Where the engine promises it; empty for our own."""
 
 
+def _get(path: str, *expectations: JsonExpectation) -> tuple[CheckSpec, ...]:
+    return (HttpCheck(path=path, method="GET", json=expectations),)
+
+
 PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
     {
         "http": Profile(
-            (HttpCheck(),), "one request to `health_path`, judged by `expected_status`", ""
+            (HttpCheck(),),
+            "one request to `health_path`, judged by `expected_status`",
+            "",
         ),
         "tcp": Profile(
-            (TcpCheck(),), "an accepted connection; with `https` a completed handshake", ""
+            (TcpCheck(),),
+            "an accepted connection; with `https` a completed handshake too",
+            "",
+        ),
+        "custom": Profile(
+            (HttpCheck(),),
+            "as `http`: for an engine that has no profile, under the path that it documents",
+            "",
+        ),
+        "vllm": Profile(
+            _get("/health"),
+            "200 while the engine's process lives, 503 once it is dead; open without an API key",
+            "https://docs.vllm.ai/en/latest/api/vllm/entrypoints/serve/instrumentator/health/",
+        ),
+        "sglang": Profile(
+            _get("/health"),
+            "200 while the server answers; `/health_generate` would cost a token a probe",
+            "https://docs.sglang.io/basic_usage/native_api.html",
+        ),
+        "tgi": Profile(
+            _get("/health"),
+            "200 while the shards answer, 503 when one does not",
+            "https://huggingface.github.io/text-generation-inference/",
+        ),
+        "nim": Profile(
+            _get("/v1/health/ready"),
+            "200 when requests are taken, 503 while the model loads",
+            "https://docs.nvidia.com/nim/large-language-models/2.0.0/reference/api-reference.html",
+        ),
+        "triton": Profile(
+            _get("/v2/health/ready"),
+            "200 when all models are ready to infer",
+            "https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol",
+        ),
+        "openai": Profile(
+            _get("/v1/models", JsonExpectation(path="data[0].id")),
+            "the list of models names at least one; most engines want an API key here",
+            "https://developers.openai.com/api/reference/resources/models/methods/list",
         ),
     }
 )

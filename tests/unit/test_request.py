@@ -42,7 +42,7 @@ def test_request_is_these_bytes_and_no_others(method: Literal["GET", "HEAD"]) ->
     ],
 )
 def test_path_that_could_write_more_than_a_path_is_refused(path: str) -> None:
-    with pytest.raises(MalformedEntry, match="^path "):
+    with pytest.raises(MalformedEntry, match=r"^path "):
         encode_request("GET", path, PLAIN)
 
 
@@ -53,7 +53,7 @@ def test_host_header_that_could_write_more_than_a_host_is_refused(host: str) -> 
 
 
 @pytest.mark.parametrize(
-    "name", sorted(NOT_THE_TARGETS) + ["Content-Length", "a b", "", "X:", "x\n"]
+    "name", [*sorted(NOT_THE_TARGETS), "Content-Length", "a b", "", "X:", "x\n"]
 )
 def test_header_that_decides_about_the_message_is_not_the_targets(name: str) -> None:
     with pytest.raises(MalformedEntry, match="not a target's to set"):
