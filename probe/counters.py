@@ -6,6 +6,8 @@ costs 0.7 us, an int slot 0.05 us). Must not know prometheus.
 
 from bisect import bisect_left
 from collections.abc import Collection
+from enum import IntEnum
+from itertools import islice
 from typing import Final
 
 from probe.health import Outcome
@@ -17,6 +19,15 @@ DURATION_BOUNDS_S: Final = (
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
 LAG_BOUNDS_S: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+
+class Standing(IntEnum):
+    """How a check is counted."""
+
+    UNKNOWN = 0
+    """No probe has passed or failed yet."""
+    HEALTHY = 1
+    UNHEALTHY = 2
 
 
 _PASSED: Final = OutcomeKind.PASSED
@@ -37,10 +48,11 @@ class Histogram:
 class Results:
     """What the probes of one deployment came to; gone with the deployment's last check (R-67)."""
 
-    __slots__ = ("checks", "errors", "failed", "passed")
+    __slots__ = ("checks", "errors", "failed", "passed", "standings")
 
     def __init__(self) -> None:
         self.checks = 0
+        self.standings = [0] * len(Standing)
         self.passed = 0
         self.failed = 0
         self.errors = 0
@@ -50,10 +62,19 @@ class Counters:
     """What the sweep knows of itself; only ever grows, but for deployments that end.
 
     `duration` is of probes that passed or failed. `lag` is from when a probe was due to when it
-    started: loop lag and the wait for room.
+    started: loop lag and the wait for room; `slot_wait` is the latter, where there was any.
     """
 
-    __slots__ = ("_unpassed", "deployments", "duration", "lag", "passed", "stalls", "started")
+    __slots__ = (
+        "_unpassed",
+        "deployments",
+        "duration",
+        "lag",
+        "passed",
+        "slot_wait",
+        "stalls",
+        "started",
+    )
 
     def __init__(self) -> None:
         self.started = 0
@@ -62,6 +83,7 @@ class Counters:
         self.deployments: dict[str, Results] = {}
         self.duration = Histogram(DURATION_BOUNDS_S)
         self.lag = Histogram(LAG_BOUNDS_S)
+        self.slot_wait = Histogram(LAG_BOUNDS_S)
         self._unpassed: dict[Reason, int] = {}
 
     @property
@@ -69,9 +91,15 @@ class Counters:
         """Outcomes by reason; every reason is there."""
         return dict.fromkeys(Reason, 0) | self._unpassed | {Reason.OK: self.passed}
 
-    def starting(self, checks: Collection[Check], now: float) -> None:
-        """Count probes that start now."""
+    def starting(self, checks: Collection[Check], now: float, *, held: int = 0) -> None:
+        """Count probes that start now, the first `held` of which have waited for room."""
         self.started += len(checks)
+        if held:
+            for check in islice(checks, held):
+                waited_s = now - check.due_at
+                self.slot_wait.counts[bisect_left(self.slot_wait.bounds, waited_s)] += 1
+                self.slot_wait.total += waited_s
+        self.slot_wait.counts[0] += len(checks) - held
         lag, bounds, total = self.lag.counts, self.lag.bounds, 0.0
         for check in checks:
             late_s = now - check.due_at
@@ -95,13 +123,31 @@ class Counters:
         duration.counts[bisect_left(duration.bounds, outcome.total_s)] += 1
         duration.total += outcome.total_s
 
-    def watch(self, deployment: str) -> None:
-        """Count one more check of a deployment."""
-        self.deployments.setdefault(deployment, Results()).checks += 1
+    def moved(self, check: Check) -> None:
+        """Count a check as what it is now: its verdict changed, or is its first."""
+        standings = self.deployments[check.deployment].standings
+        standings[check.standing] -= 1
+        check.standing = standing_of(check)
+        standings[check.standing] += 1
 
-    def unwatch(self, deployment: str) -> None:
-        """Count one check of a deployment less; drop the deployment with the last one."""
-        results = self.deployments[deployment]
+    def watch(self, check: Check) -> None:
+        """Count one more check of its deployment."""
+        results = self.deployments.setdefault(check.deployment, Results())
+        results.checks += 1
+        check.standing = standing_of(check)
+        results.standings[check.standing] += 1
+
+    def unwatch(self, check: Check) -> None:
+        """Count one check of its deployment less; drop the deployment with the last one."""
+        results = self.deployments[check.deployment]
         results.checks -= 1
+        results.standings[check.standing] -= 1
         if not results.checks:
-            del self.deployments[deployment]
+            del self.deployments[check.deployment]
+
+
+def standing_of(check: Check) -> Standing:
+    """Return what a check counts as now."""
+    if check.streak.healthy:
+        return Standing.HEALTHY
+    return Standing.UNKNOWN if check.evidence_at is None else Standing.UNHEALTHY

@@ -68,6 +68,7 @@ class Check:
         "removed",
         "replica_id",
         "seq",
+        "standing",
         "started_at",
         "streak",
         "target",
@@ -87,6 +88,7 @@ class Check:
         self.max_retries = target.max_retries
         self.first_deadline_s = min(target.connect_timeout_s, target.timeout_s)
         self.streak: Streak = UNKNOWN
+        self.standing = 0  # the counters' note of how it is counted
         self.outcome: Outcome | None = None  # of the last probe; None before the first
         self.seq = 0
         self.ended_at = 0.0  # end of the last probe, whatever its outcome

@@ -12,8 +12,9 @@ from typing import Final, Protocol
 
 from probe.counters import Counters
 from probe.health import Outcome, ended
-from probe.reasons import Reason
+from probe.reasons import OutcomeKind, Reason
 from probe.scheduler import NO_SEEDS, Changes, Check, Scheduler
+from probe.selfcheck import excused
 from probe.wire import HealthChange, ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget
 
 TICK_S: Final = 0.010
@@ -25,6 +26,13 @@ TRANSITIONS_MAX: Final = 10_000
 """Verdict changes kept while the bus is away; they are hints, the statuses are the truth."""
 
 _LAG: Final = ended(Reason.LOCAL_LAG, detail="the deadline passed while the prober stood still")
+
+
+_FAILED: Final = OutcomeKind.FAILED
+
+
+def _nobody(check: Check, outcome: Outcome, /) -> None:
+    """Drop what nobody waits for."""
 
 
 class Wire(Protocol):
@@ -72,6 +80,10 @@ class Sweep:
         self.counters = Counters()
         self.in_flight = 0
         self.max_in_flight = max_in_flight
+        self.frozen = False
+        """Our own network is gone: silence of a replica is no evidence meanwhile (R-66)."""
+        self.aside: Callable[[Check, Outcome], None] = _nobody
+        """Told of outcomes that are not the sweep's: of the prober's probes of itself."""
         self._wire = wire
         self._clock = clock
         self._dirty: list[Check] = []
@@ -92,9 +104,10 @@ class Sweep:
         for check in self.scheduler.overdue(now):
             self._expire(check, now)
         room = min(self.max_in_flight - self.in_flight, STARTS_PER_TICK)
+        held = self.scheduler.waiting
         started = self.scheduler.due(now, room)
         self.in_flight += len(started)
-        self.counters.starting(started, now)
+        self.counters.starting(started, now, held=min(held, len(started)))
         start = self._wire.start
         for check in started:
             start(check, now)
@@ -103,14 +116,20 @@ class Sweep:
     def done(self, check: Check, outcome: Outcome) -> None:
         """Record how the probe in flight ended; one that nobody waits for is dropped."""
         if not check.in_flight:
+            self.aside(check, outcome)
             return
         self.in_flight -= 1
+        if self.frozen and outcome.kind is _FAILED:
+            outcome = excused(outcome)
         transition = self.scheduler.record(check, outcome, self._clock())
         if not check.dirty:  # the newest result wins: the status is built when it is taken
             check.dirty = True
             self._dirty.append(check)
         self.counters.ended(outcome, check.deployment)
+        if not check.standing:
+            self.counters.moved(check)
         if transition is not None:
+            self.counters.moved(check)
             healthy = check.streak.healthy
             change = HealthChange(
                 replica_id=check.replica_id, healthy=healthy, reason=outcome.reason, seq=check.seq
@@ -129,11 +148,11 @@ class Sweep:
         """Make `targets` the content of a partition, as `Scheduler.replace`, on the wire too."""
         changes = self.scheduler.replace(partition, targets, now=now, bus_now=bus_now, seeds=seeds)
         for check in (*changes.added, *changes.changed):
-            self.counters.watch(check.deployment)
+            self.counters.watch(check)
         for check in changes.retired:
             self._release(check)
             self._wire.forget(check)
-            self.counters.unwatch(check.deployment)
+            self.counters.unwatch(check)
         if changes.retired:
             self._dirty = [check for check in self._dirty if not check.removed]
         return changes
