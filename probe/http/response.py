@@ -226,7 +226,7 @@ class Latch:
         if name in _FRAMINGS:
             self._framings += 1
         if self._keep:
-            self._kept.append((name, value))
+            self._kept.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Latch the first final status."""
@@ -246,11 +246,12 @@ class Latch:
 
     def on_body(self, body: bytes) -> None:
         """Count a piece of the body; keep it if it is needed, and not too much."""
+        if self._complete:  # of another reply, or of one that must have none
+            self._excess = True
+            return
         self._body_bytes += len(body)
         if self._keep and self._body_bytes <= BODY_MAX_BYTES:
             self._body += body
-        if self._head_only:
-            self._excess = True
 
     def on_chunk_header(self) -> None:
         """Note the body that the reply to a HEAD must not have."""

@@ -191,6 +191,53 @@ def test_part_of_a_reply_is_not_a_whole_one() -> None:
     assert all(read_whole(OK[:cut]) is None for cut in range(len(OK)))
 
 
+NEEDED = {
+    "ok200": (200, True, None, b"ok"),
+    "ok200_http10": (200, False, None, b"ok"),
+    "chunked": (200, True, None, b"ok"),
+    "bare_lf": (200, True, None, b"ok"),
+    "ok200_continue": (200, True, None, b"ok"),
+    "s204": (204, True, None, b""),
+    "s101": (101, False, None, b""),
+    "two_replies": (500, False, None, b""),
+    "cut_body": (200, False, Fault.CLOSED, b""),
+    "head200": (200, False, Fault.CLOSED, b""),
+    "bad_chunk": (200, False, Fault.MALFORMED, b""),
+    "len_and_chunked": (200, False, Fault.MALFORMED, b""),
+    "long_body": (200, False, Fault.TOO_LARGE, b""),
+    "cut_head": (0, False, Fault.CLOSED, b""),
+    "garbage": (0, False, Fault.MALFORMED, b""),
+    "big_head": (0, False, Fault.TOO_LARGE, b""),
+}
+
+
+@pytest.mark.parametrize("kind", NEEDED)
+def test_needed_body_comes_whole_or_is_a_fault(kind: str) -> None:
+    latch = Latch(keep=True)
+    reply = latch.feed(SCRIPTS[kind].data) or latch.closed()
+    assert (reply.status, reply.reusable, reply.fault, reply.body) == NEEDED[kind]
+    assert bool(reply.detail) == (reply.fault is not None)
+
+
+def test_kept_headers_are_those_of_the_final_reply_in_lower_case() -> None:
+    data = b"HTTP/1.1 103 Hints\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nX-A: 1\r\nx-a:  2 \r\n"
+    reply = Latch(keep=True).feed(
+        data + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX-Trailer: t\r\n\r\n"
+    )
+    assert reply is not None
+    assert reply.headers == ((b"x-a", b"1"), (b"x-a", b"2"), (b"transfer-encoding", b"chunked"))
+
+
+def test_reset_ends_no_body_that_only_the_end_of_the_stream_may_end() -> None:
+    def read_to_end(*, cleanly: bool) -> Reply:
+        latch = Latch(keep=True)
+        assert latch.feed(b"HTTP/1.1 200 OK\r\n\r\nhalf of") is None
+        return latch.closed(cleanly=cleanly)
+
+    assert read_to_end(cleanly=True).body == b"half of"
+    assert read_to_end(cleanly=False).detail == "closed after 7 bytes of an incomplete body"
+
+
 @pytest.mark.parametrize("data", [OK, OK[:-1], b"garbage"])
 def test_ended_latch_leaves_nothing_to_the_garbage_collector(data: bytes) -> None:
     gc.collect()
