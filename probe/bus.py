@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from probe.bus_client import BusLink, chunks, connect, seconds, text
 from probe.bus_feed import check_layout
+from probe.bus_members import read_lives, read_probers
 from probe.bus_targets import Rejected, Targets, read_targets
 from probe.bus_writes import SetEx, WriteMode, detect, queue
 from probe.errors import BusRefused, WireError
@@ -132,7 +133,15 @@ class ProbeBus:
             raise
         return seconds(replies[-1])
 
-    async def heartbeat(self, beat: ProberHeartbeat) -> float:
+    async def read_probers(self, time_s: float) -> dict[str, ProberHeartbeat]:
+        """Read the heartbeats of the probers that live; `time_s` is now, on the bus."""
+        return await read_probers(self._link, self._keys, time_s=time_s)
+
+    async def read_lives(self, replica_ids: Iterable[ReplicaId]) -> dict[ReplicaId, float]:
+        """Read how many seconds the statuses have left to live; absent ones are left out."""
+        return await read_lives(self._link, self._keys, replica_ids)
+
+    async def heartbeat(self, beat: ProberHeartbeat, *, ttl_s: int = HEARTBEAT_TTL_S) -> float:
         """Say that this prober lives; `at` is stamped here with the bus time, and returned."""
         clock = self._link.batch()
         clock.time()
@@ -141,7 +150,7 @@ class ProbeBus:
         pipeline.set(
             self._keys.heartbeat(beat.instance),
             encode(msgspec.structs.replace(beat, at=at)),
-            ex=HEARTBEAT_TTL_S,
+            ex=ttl_s,
         )
         pipeline.zadd(self._keys.probers, {beat.instance: at})
         pipeline.zremrangebyscore(self._keys.probers, "-inf", at - TARGET_TTL_S)

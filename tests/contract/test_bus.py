@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from probe.bus import ProbeBus, WriteMode
@@ -272,6 +273,32 @@ class TestHeartbeat:
         assert await world.scores(world.keys.probers) == {}
 
 
+class TestMembers:
+    async def test_living_probers_are_read_and_the_dead_and_the_garbled_are_left_out(
+        self, bus: ProbeBus | FakeBus, world: World
+    ) -> None:
+        await bus.heartbeat(BEAT)
+        await bus.heartbeat(replace(BEAT, instance="p-2", sick="its resolver lies"), ttl_s=2)
+        now_s = await world.now_s()
+        await world.score(world.keys.probers, "dead", now_s)
+        await world.score(world.keys.probers, "garbled", now_s)
+        await world.put(world.keys.heartbeat("garbled"), b"{")
+        await world.score(world.keys.probers, "long gone", now_s - 60)
+        await world.put(world.keys.heartbeat("long gone"), encode(BEAT))
+        found = await bus.read_probers(now_s)
+        assert sorted(found) == ["p-1", "p-2"]
+        assert found["p-2"].sick == "its resolver lies"
+        assert 0 < await world.ttl_s(world.keys.heartbeat("p-2")) <= 2
+
+    async def test_how_long_statuses_have_to_live_is_read(
+        self, bus: ProbeBus | FakeBus, world: World
+    ) -> None:
+        await world.put(world.keys.status(replica(1)), b"whatever", 60)
+        lives = await bus.read_lives([replica(1), replica(2)])
+        assert list(lives) == [replica(1)]
+        assert 55 < lives[replica(1)] <= 60
+
+
 class TestAnnounce:
     async def test_changes_are_announced_in_order(
         self, bus: ProbeBus | FakeBus, world: World
@@ -301,6 +328,8 @@ class TestErrors:
             bus.read_statuses([replica(1)]),
             bus.write_statuses([("t:s", b"1", 120)]),
             bus.heartbeat(BEAT),
+            bus.read_probers(0.0),
+            bus.read_lives([replica(1)]),
             bus.retire("p-1"),
             bus.announce([HealthChange(replica_id=replica(1), healthy=True, reason=Reason.OK)]),
         ):

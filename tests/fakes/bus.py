@@ -5,6 +5,7 @@ The contract suite holds it to the behaviour of the real ones. Time moves only w
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import anyio.lowlevel
 import msgspec
@@ -21,6 +22,7 @@ from probe.wire import (
     ReplicaHealthStatus,
     ReplicaId,
     ReplicaProbeTarget,
+    decode_heartbeat,
     decode_status,
     decode_target,
     encode,
@@ -140,11 +142,31 @@ class FakeBus:
             self._server.set(key, value, ttl_s=ttl_s)
         return self._server.now_s
 
-    async def heartbeat(self, beat: ProberHeartbeat) -> float:
+    async def read_probers(self, time_s: float) -> dict[str, ProberHeartbeat]:
+        await self._reach(self._keys.probers)
+        beats = {}
+        for instance, at in self._server.sets.get(self._keys.probers, {}).items():
+            value = self._server.get(self._keys.heartbeat(instance))
+            if value is None or at < time_s - 2 * HEARTBEAT_TTL_S:
+                continue
+            with suppress(WireError):
+                beats[instance] = decode_heartbeat(value)
+        return beats
+
+    async def read_lives(self, replica_ids: Iterable[ReplicaId]) -> dict[ReplicaId, float]:
+        await self._reach()
+        lives = {}
+        for replica_id in replica_ids:
+            _, expires_at = self._server.strings.get(self._keys.status(replica_id), (b"", 0.0))
+            if expires_at > self._server.now_s:
+                lives[replica_id] = expires_at - self._server.now_s
+        return lives
+
+    async def heartbeat(self, beat: ProberHeartbeat, *, ttl_s: int = HEARTBEAT_TTL_S) -> float:
         await self._reach(self._keys.probers, writing=True)
         at = self._server.now_s
         value = encode(msgspec.structs.replace(beat, at=at))
-        self._server.set(self._keys.heartbeat(beat.instance), value, ttl_s=HEARTBEAT_TTL_S)
+        self._server.set(self._keys.heartbeat(beat.instance), value, ttl_s=ttl_s)
         self._server.sets.setdefault(self._keys.probers, {})[beat.instance] = at
         return at
 
