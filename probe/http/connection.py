@@ -153,13 +153,15 @@ class Connection(asyncio.Protocol):
         now = monotonic()
         if latch is None:
             self.first_byte_at = now
-            if len(data) <= WHOLE_MAX_BYTES and not self.prepared.steps[0].head_only:
+            step = self.prepared.steps[0]
+            if len(data) <= WHOLE_MAX_BYTES and not step.head_only and step.content is None:
                 owner = self.owner
                 reply = owner.read_whole(data)
                 if reply is not None:
                     owner.replied(self, reply, now)
                     return
-            self.latch = latch = Latch(head_only=self.prepared.steps[0].head_only)
+            latch = Latch(head_only=step.head_only, keep=step.content is not None)
+            self.latch = latch
         reply = latch.feed(data)
         if reply is not None:
             self.latch = None
@@ -178,7 +180,7 @@ class Connection(asyncio.Protocol):
             self.owner.idled_out(self)
         elif state is _ASKED:
             latch, self.latch = self.latch, None
-            reply = NOT_A_BYTE if latch is None else latch.closed()
+            reply = NOT_A_BYTE if latch is None else latch.closed(cleanly=exc is None)
             if reply.status or (exc is None and latch is not None):
                 self.owner.replied(self, reply, monotonic())
             else:

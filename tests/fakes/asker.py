@@ -14,8 +14,9 @@ from probe.health import Outcome
 from probe.http.policy import ConnectPolicy
 from probe.http.pool import HttpPool
 from probe.scheduler import Check
-from probe.wire import Reason, ReplicaId, ReplicaProbeTarget
+from probe.wire import ReplicaId, ReplicaProbeTarget
 from tests.fakes.farm import Farm, Plot
+from tests.fakes.replies import TABLE
 
 LOOPBACK: Final = ConnectPolicy.of(["127.0.0.0/8"])
 PATIENCE_S: Final = 10.0
@@ -40,10 +41,12 @@ class Asker:
         )
         self.pool.done = self._done
         self.outcomes: dict[Check, list[Outcome]] = {}
+        self.waiting: set[Check] = set()
+        """Whose probe has not ended."""
 
     def _done(self, check: Check, outcome: Outcome) -> None:
-        assert check.in_flight, "an outcome that nobody waits for"
-        check.in_flight = False
+        assert check in self.waiting, "an outcome that nobody waits for"
+        self.waiting.discard(check)
         self.outcomes.setdefault(check, []).append(outcome)
 
     def check(self, plot: Plot, **fields: object) -> Check:
@@ -59,7 +62,7 @@ class Asker:
 
     def start(self, check: Check) -> None:
         now = monotonic()
-        check.in_flight = True
+        self.waiting.add(check)
         check.started_at = now
         check.deadline = now + check.first_deadline_s
         self.pool.start(check, now)
@@ -67,10 +70,10 @@ class Asker:
     async def settle(self, *checks: Check) -> None:
         """Play the sweep's second wheel until every check has ended."""
         with anyio.fail_after(PATIENCE_S):
-            while any(check.in_flight for check in checks):
+            while self.waiting.intersection(checks):
                 now = monotonic()
                 for check in checks:
-                    if check.in_flight and check.deadline <= now:
+                    if check in self.waiting and check.deadline <= now:
                         check.deadline = self.pool.expire(check, now) or check.deadline
                 await anyio.sleep(0.002)
 
@@ -90,46 +93,5 @@ async def asking(*, max_open: int = 5000, max_kept: int = 5000) -> AsyncIterator
         await until(lambda: asker.pool.open_connections == 0)
 
 
-VERDICTS: Final = {
-    # kind: (reason, status, the connection carries the next probe too)
-    "ok200": (Reason.OK, 200, True),
-    "head200": (Reason.RESPONSE_TIMEOUT, 0, False),  # a GET waits for the body
-    "ok200_http10": (Reason.OK, 200, False),
-    "ok200_close": (Reason.OK, 200, False),
-    "ok200_continue": (Reason.OK, 200, True),
-    "bare_lf": (Reason.OK, 200, True),
-    "chunked": (Reason.OK, 200, True),
-    "s101": (Reason.STATUS_UNEXPECTED, 101, False),
-    "s204": (Reason.OK, 204, True),
-    "s301": (Reason.REDIRECT_REFUSED, 301, True),
-    "s401": (Reason.AUTH_REJECTED, 401, True),
-    "s403": (Reason.AUTH_REJECTED, 403, True),
-    "s404": (Reason.STATUS_UNEXPECTED, 404, True),
-    "s500": (Reason.STATUS_UNEXPECTED, 500, True),
-    "s503": (Reason.STATUS_UNEXPECTED, 503, True),
-    "s999": (Reason.STATUS_UNEXPECTED, 999, True),
-    "two_replies": (Reason.STATUS_UNEXPECTED, 500, False),
-    "garbage": (Reason.RESPONSE_MALFORMED, 0, False),
-    "http09": (Reason.RESPONSE_MALFORMED, 0, False),
-    "nul_header": (Reason.RESPONSE_MALFORMED, 0, False),
-    "dup_length": (Reason.RESPONSE_MALFORMED, 0, False),
-    "len_and_chunked": (Reason.OK, 200, False),
-    "bad_chunk": (Reason.OK, 200, False),
-    "cut_head": (Reason.RESPONSE_CLOSED, 0, False),
-    "cut_body": (Reason.OK, 200, False),
-    "info5": (Reason.OK, 200, True),
-    "info6": (Reason.RESPONSE_TOO_LARGE, 0, False),
-    "big_head": (Reason.RESPONSE_TOO_LARGE, 0, False),
-    "many_headers": (Reason.RESPONSE_TOO_LARGE, 0, False),
-    "long_body": (Reason.OK, 200, False),
-    "endless_body": (Reason.OK, 200, False),
-    "close_without_byte": (Reason.RESPONSE_CLOSED, 0, False),
-    "close_idle": (Reason.OK, 200, False),
-    "stale": (Reason.OK, 200, False),
-    "reset": (Reason.CONNECT_RESET, 0, False),
-    "refused": (Reason.CONNECT_REFUSED, 0, False),
-    "unanswered": (Reason.CONNECT_TIMEOUT, 0, False),
-    "hang": (Reason.RESPONSE_TIMEOUT, 0, False),
-    "half_head": (Reason.RESPONSE_TIMEOUT, 0, False),
-    "slow_bytes": (Reason.RESPONSE_TIMEOUT, 0, False),
-}
+VERDICTS: Final = {name: (kind.reason, kind.status, kind.kept) for name, kind in TABLE.items()}
+"""By kind: reason, status, whether the connection carries the next probe too."""

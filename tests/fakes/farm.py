@@ -14,21 +14,21 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address
 from types import TracebackType
-from typing import Final, NamedTuple, Self, cast
+from typing import Final, NamedTuple, Protocol, Self, cast
 
-from tests.fakes.replies import SCRIPTS
+from tests.fakes.replies import SCRIPTS, TABLE
 
 FIRST_ADDRESS: Final = int(IPv4Address("127.77.0.1"))
 BACKLOG: Final = 4096
+ANYWHERE: Final = "0.0.0.0"  # all of 127/8 at once
 SLOW_BYTE_S: Final = 0.1
+RESET_AFTER_S: Final = 0.02
+"""So that what was sent is read first: a reset throws away what waits in the buffers."""
 LINGER_0: Final = struct.pack("ii", 1, 0)
 
-BEHAVIOURS: Final = frozenset({"slow_bytes", "endless_body", "reset", "stale", "half_head"})
-"""Kinds that need more than fixed bytes; `stale` serves one request per connection and hangs up
-on the second, as a server does whose idle timeout meets the next request."""
-
 OWN_SOCKET: Final = frozenset({"refused", "unanswered"})
-KINDS: Final = frozenset(SCRIPTS) | BEHAVIOURS | OWN_SOCKET
+KINDS: Final = frozenset(TABLE)
+HEAD_CHUNKED: Final = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class Plot(NamedTuple):
@@ -38,10 +38,23 @@ class Plot(NamedTuple):
     port: int
 
 
-class _Served(asyncio.Protocol):
+class Keeper(Protocol):
+    """Who counts what is served, and says how to answer."""
+
+    def accepted(self, host: str, transport: asyncio.Transport, /) -> None:
+        """Count a connection."""
+
+    def asked(self, host: str, head: bytes, /) -> str:
+        """Count a request; return the kind that answers it."""
+
+    def lost(self, transport: asyncio.Transport, /) -> None:
+        """Take note that a connection is closed."""
+
+
+class Served(asyncio.Protocol):
     """One accepted connection."""
 
-    def __init__(self, farm: "Farm") -> None:
+    def __init__(self, farm: Keeper) -> None:
         self._farm = farm
         self._host = ""
         self._requests = 0
@@ -74,22 +87,30 @@ class _Served(asyncio.Protocol):
         self._paused = False
 
     def _answer(self, kind: str) -> None:
-        if kind == "slow_bytes":
-            self._drip(iter(SCRIPTS["ok200"].data))
-        elif kind == "endless_body":
-            self._transport.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-            self._pour()
-        elif kind == "reset":
-            reset(self._transport)
-        elif kind == "half_head":
-            self._transport.write(b"HTTP/1.1 200 OK\r\nX-Half: ")
-        elif kind == "stale" and self._requests > 1:
-            self._transport.close()
-        else:
-            script = SCRIPTS["ok200" if kind == "stale" else kind]
-            self._transport.write(script.data)
-            if script.close:
+        write = self._transport.write
+        match kind:
+            case "stale" if self._requests > 1:
                 self._transport.close()
+            case "stale":
+                write(SCRIPTS["ok200"].data)
+            case "slow_bytes":
+                self._drip(iter(SCRIPTS["ok200"].data))
+            case "endless_body":
+                write(HEAD_CHUNKED)
+                self._pour(b"1000\r\nok" + b"x" * 4094 + b"\r\n")
+            case "endless_info":
+                self._pour(b"HTTP/1.1 102 Wait\r\n\r\n")
+            case "reset":
+                reset(self._transport)
+            case "reset_body":
+                write(SCRIPTS["half_body"].data)
+                self._later(RESET_AFTER_S, lambda: reset(self._transport))
+            case "half_head":
+                write(b"HTTP/1.1 200 OK\r\nX-Half: ")
+            case _:
+                write(SCRIPTS[kind].data)
+                if SCRIPTS[kind].close:
+                    self._transport.close()
 
     def _drip(self, left: Iterator[int]) -> None:
         byte = next(left, None)
@@ -97,10 +118,10 @@ class _Served(asyncio.Protocol):
             self._transport.write(bytes([byte]))
             self._later(SLOW_BYTE_S, lambda: self._drip(left))
 
-    def _pour(self) -> None:
+    def _pour(self, piece: bytes) -> None:
         if not self._paused:
-            self._transport.write(b"1000\r\n" + b"x" * 4096 + b"\r\n")
-        self._later(0.001, self._pour)
+            self._transport.write(piece)
+        self._later(0.001, lambda: self._pour(piece))
 
     def _later(self, delay_s: float, call: Callable[[], None]) -> None:
         self._timer = asyncio.get_running_loop().call_later(delay_s, call)
@@ -110,6 +131,23 @@ def reset(transport: asyncio.Transport) -> None:
     """Close with RST, as a killed process or a firewall does."""
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
     transport.abort()
+
+
+def unserved(host: str, kind: str) -> list[socket.socket]:
+    """Return a bound socket that refuses or lets wait who connects, and what it takes to be so."""
+    own = socket.socket()
+    own.bind((host, 0))
+    if kind == "refused":
+        return [own]
+    own.listen(0)  # a full accept queue: further SYNs are dropped by the kernel
+    sockets = [own]
+    for _ in range(2):
+        filler = socket.socket()
+        filler.settimeout(0)
+        with suppress(BlockingIOError):
+            filler.connect(("127.0.0.1" if host == ANYWHERE else host, own.getsockname()[1]))
+        sockets.append(filler)
+    return sockets
 
 
 class Farm:
@@ -131,11 +169,11 @@ class Farm:
 
     async def __aenter__(self) -> Self:
         listener = socket.socket()
-        listener.bind(("0.0.0.0", 0))  # all of 127/8 at once
+        listener.bind((ANYWHERE, 0))
         self.port = listener.getsockname()[1]
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: _Served(self), sock=listener, backlog=BACKLOG
+            lambda: Served(self), sock=listener, backlog=BACKLOG
         )
         return self
 
@@ -190,19 +228,9 @@ class Farm:
         return len(held)
 
     def _own_socket(self, host: str, kind: str) -> Plot:
-        own = socket.socket()
-        own.bind((host, 0))
-        self._own.append(own)
-        plot = Plot(host, own.getsockname()[1])
-        if kind == "unanswered":  # a full accept queue: further SYNs are dropped by the kernel
-            own.listen(0)
-            for _ in range(2):
-                filler = socket.socket()
-                filler.settimeout(0)
-                with suppress(BlockingIOError):
-                    filler.connect(plot)
-                self._own.append(filler)
-        return plot
+        sockets = unserved(host, kind)
+        self._own += sockets
+        return Plot(host, sockets[0].getsockname()[1])
 
     # Called by the served connections.
 

@@ -160,4 +160,4 @@ async def test_answered_dial_has_the_rest_of_the_timeout(asker: Asker) -> None:
     asker.start(check)
     await until(lambda: asker.farm.requests.total() == 1)
     assert asker.pool.expire(check, check.started_at + 0.05) == check.started_at + 5.0
-    assert check.in_flight
+    assert check in asker.waiting
