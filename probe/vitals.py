@@ -31,5 +31,6 @@ class Vitals:
         self.probes_per_s = 0.0
         self.possible_per_s = 0.0
         """How many probes a second this prober could make, by what one costs; 0: not known."""
-        self.selftests = dict.fromkeys(SelfTestResult, 0)
+        self.selftests: dict[str, int] = {result.value: 0 for result in SelfTestResult}
         self.landmarks_up = 0
+        self.landmarks_down = 0
