@@ -80,12 +80,17 @@ UNKNOWN: Final = Streak(healthy=False, consecutive_failures=0, consecutive_succe
 
 
 def observe(
-    streak: Streak, outcome: Outcome, *, healthy_threshold: int, max_retries: int
+    streak: Streak,
+    outcome: Outcome,
+    *,
+    healthy_threshold: int,
+    max_retries: int,
+    damped: bool = False,
 ) -> tuple[Streak, Transition | None]:
     """Return the streak after one more outcome, and the change of verdict if there is one.
 
     Inside the retry budget the previous verdict stays, and a prober's fault returns the very
-    same streak.
+    same streak. A `damped` target does not become healthy, however often it passes.
 
     >>> up = Streak(healthy=True, consecutive_failures=1, consecutive_successes=0)
     >>> observe(up, ended(Reason.CONNECT_REFUSED), healthy_threshold=1, max_retries=3)[1]
@@ -97,10 +102,23 @@ def observe(
         successes = streak.consecutive_successes + 1
         if streak.healthy:
             return Streak(True, 0, successes), None  # noqa: FBT003 - keywords cost 60 ns here
-        healthy = successes >= healthy_threshold
+        healthy = successes >= healthy_threshold and not damped
         return Streak(healthy, 0, successes), Transition.UP if healthy else None
     if kind is _PROBE_ERROR:
         return streak, None
     failures = streak.consecutive_failures + 1
     healthy = streak.healthy and failures < max_retries
     return Streak(healthy, failures, 0), Transition.DOWN if streak.healthy > healthy else None
+
+
+def at_stake(streak: Streak, *, healthy_threshold: int) -> bool:
+    """Tell whether the next few probes may change the verdict.
+
+    >>> at_stake(Streak(True, 1, 0), healthy_threshold=1)
+    True
+    >>> at_stake(Streak(False, 1, 0), healthy_threshold=3)
+    False
+    """
+    if streak.healthy:
+        return streak.consecutive_failures > 0
+    return 0 < streak.consecutive_successes < healthy_threshold

@@ -1,113 +1,37 @@
 """What to probe now, and what has waited too long: the sans-I/O heart of the prober.
 
-Called by the sweep with `now` in monotonic seconds; knows no clock, socket or bus. Two timing
-wheels of 10 ms slots: one holds each check once, at its next start; the other holds its deadline
-at most about once. Fixed rate, skip and never queue, at most one probe of a target in flight.
+Called by the sweep with `now` in monotonic seconds; knows no clock, socket or bus. Fixed rate,
+skip and never queue, at most one probe of a target in flight. A probe that passes, of a target
+that is healthy, costs some ten stores and no object: everything else is decided elsewhere
+(`health`, `pace`, `damping`), and only when something changes.
 """
 
+from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
+from math import inf
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from probe.health import UNKNOWN, Outcome, Streak, Transition, observe
+from probe.beat import Beat, Turn
+from probe.counters import DURATION_BOUNDS_S, Counters
+from probe.damping import Damping
+from probe.health import Outcome, Transition, at_stake, observe
+from probe.lanes import SHARE, Lanes, count
+from probe.pace import EDGE_FLOOR_PER_S, Allowance, Pace, edge_s
 from probe.reasons import OutcomeKind
-from probe.spread import SLOTS_PER_S, Spread
-from probe.wire import (
-    ReplicaHealthStatus,
-    ReplicaId,
-    ReplicaProbeTarget,
-    StatusSet,
-    status_set,
-)
+from probe.spread import SLOTS_PER_S
+from probe.watch import IN_FLIGHT, REMOVED, RESTING, WAITING, Check
+from probe.wire import ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget
 
-FIRST_PROBE_S: Final = 0.7
-"""A new target is probed so soon after it is read: with a look at the bus every 0.25 s that is
-within a second of being written (P11)."""
-IN_PHASE_S: Final = 1.0
-"""At such an interval or less its phase is soon enough, and anything sooner would crowd the
-start of a whole fleet (R-61)."""
+__all__ = ["NO_SEEDS", "Changes", "Check", "Scheduler"]
 
-_UP: Final = 1 - 1e-6
-"""Rounds a start up to a slot. Most lie on one but for 1e-10 of float noise (after 10 days of
-uptime), and a plain ceiling would cost these 10 ms of lag each time."""
-_NOT_ARMED: Final = 1 << 62
+SIFT_S: Final = 0.04
+"""A probe that has not ended after this long is watched one by one. Most have, and so cost one
+look while they are still in the cache, instead of an entry in a wheel each."""
 NO_SEEDS: Final[Mapping[ReplicaId, ReplicaHealthStatus]] = MappingProxyType({})
+_PASSED: Final = OutcomeKind.PASSED
 _PROBE_ERROR: Final = OutcomeKind.PROBE_ERROR
-
-
-class Check:
-    """One target under watch. Mutable, owned by the scheduler; times are monotonic seconds.
-
-    `connection` belongs to the wire; the scheduler never looks inside. A target that changes
-    gets a new check: the old one is `removed` and its wheel entries die where they lie.
-    """
-
-    __slots__ = (
-        "armed_slot",
-        "changed_at",
-        "connect_timeout_s",
-        "connection",
-        "deadline",
-        "deployment",
-        "dirty",
-        "due_at",
-        "ended_at",
-        "evidence_at",
-        "expected",
-        "first_deadline_s",
-        "generation",
-        "healthy_threshold",
-        "in_flight",
-        "interval_s",
-        "joining",
-        "max_retries",
-        "next_due",
-        "outcome",
-        "phase_slot",
-        "removed",
-        "replica_id",
-        "seq",
-        "standing",
-        "started_at",
-        "streak",
-        "target",
-        "timeout_s",
-    )
-
-    def __init__(self, target: ReplicaProbeTarget) -> None:
-        self.target = target
-        self.replica_id = target.replica_id
-        self.deployment = target.deployment
-        self.generation = target.generation
-        self.interval_s = target.interval_s
-        self.timeout_s = target.timeout_s
-        self.connect_timeout_s = target.connect_timeout_s
-        self.expected: StatusSet = status_set(target.expected_status)
-        self.healthy_threshold = target.healthy_threshold
-        self.max_retries = target.max_retries
-        self.first_deadline_s = min(target.connect_timeout_s, target.timeout_s)
-        self.streak: Streak = UNKNOWN
-        self.standing = 0  # the counters' note of how it is counted
-        self.outcome: Outcome | None = None  # of the last probe; None before the first
-        self.seq = 0
-        self.ended_at = 0.0  # end of the last probe, whatever its outcome
-        self.evidence_at: float | None = None  # end of the last probe that passed or failed
-        self.changed_at: float | None = None  # the last change of the verdict
-        self.dirty = False  # a result the flusher has not taken yet
-        self.in_flight = False
-        self.removed = False
-        self.connection: object | None = None
-        self.due_at = 0.0  # when the probe in flight should have started
-        self.started_at = 0.0
-        self.deadline = 0.0
-        self.next_due = 0.0
-        self.joining = True  # before its first start: not in phase yet
-        self.phase_slot = 0
-        self.armed_slot = _NOT_ARMED
-
-    def __repr__(self) -> str:
-        return f"Check({self.replica_id}, in_flight={self.in_flight}, removed={self.removed})"
 
 
 class Changes(NamedTuple):
@@ -127,27 +51,51 @@ class Scheduler:
     __slots__ = (
         "_alarms",
         "_alarms_slot",
+        "_beat",
+        "_damping",
+        "_extras",
+        "_lanes",
+        "_pace",
         "_partitions",
-        "_ready",
-        "_spread",
-        "_starts",
-        "_starts_slot",
-        "missed",
+        "_recent",
+        "_rest_after_s",
+        "_rests",
+        "counters",
+        "damped",
+        "hastened",
+        "in_flight",
         "overlapped",
+        "rested",
     )
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        pace: Pace = Pace(),  # noqa: B008 - frozen
+        damping: Damping = Damping(),  # noqa: B008 - frozen
+        *,
+        deployment_share: float = SHARE,
+    ) -> None:
+        self._pace = pace
+        self._rest_after_s = pace.backoff_after_s if pace.share else inf
+        self._damping = damping
+        self._beat = Beat()
+        self._lanes = Lanes(deployment_share)
         self._partitions: dict[int, dict[ReplicaId, Check]] = {}
-        self._spread = Spread()
-        self._starts: defaultdict[int, list[Check]] = defaultdict(list)
-        self._starts_slot = 0  # slots up to this one have been emptied
-        self._alarms: defaultdict[int, list[Check]] = defaultdict(list)
-        self._alarms_slot = 0
-        self._ready: deque[Check] = deque()  # due, but not started for want of room
+        self._recent: deque[tuple[float, list[Check]]] = deque()  # started, not yet sifted
+        self._alarms: defaultdict[int, list[tuple[Check, float]]] = defaultdict(list)
+        self._alarms_slot = 0  # slots up to this one have been emptied
+        self._extras = Allowance()
+        self._rests = Allowance()
+        self.counters = Counters(self._lanes.by_name)
+        self.in_flight = 0
         self.overlapped = 0
         """Starts skipped because the target's previous probe was still in flight (R-52)."""
-        self.missed = 0
-        """Starts that never were, because the prober was late by more than an interval."""
+        self.hastened = 0
+        """Extra probes asked for at the edge of a verdict."""
+        self.rested = 0
+        """Turns left out of targets long down."""
+        self.damped = 0
+        """How many targets are kept from becoming healthy now."""
 
     def __len__(self) -> int:
         return sum(map(len, self._partitions.values()))
@@ -156,10 +104,38 @@ class Scheduler:
         for checks in self._partitions.values():
             yield from checks.values()
 
+    def slices(self) -> Iterator[list[Check]]:
+        """Yield all checks in parts; what there is may change between two of them."""
+        for partition in tuple(self._partitions):
+            yield list(self._partitions.get(partition, {}).values())
+
     @property
     def waiting(self) -> int:
         """How many checks are due and wait for room."""
-        return len(self._ready)
+        return len(self._lanes)
+
+    @property
+    def missed(self) -> int:
+        """Starts that never were, because the prober was late by more than an interval."""
+        return self._beat.missed
+
+    @property
+    def rate_per_s(self) -> float:
+        """Probes per second that the targets ask for, before any stretch."""
+        return self._beat.rate_per_s
+
+    @property
+    def stretch(self) -> float:
+        """How many times as long all intervals are (>= 1.0); set it at any time."""
+        return self._beat.stretch
+
+    @stretch.setter
+    def stretch(self, factor: float) -> None:
+        self._beat.stretch = factor
+
+    def interval_s(self, check: Check) -> float:
+        """Return the seconds between two probes of a target as things are: stretched, or rested."""
+        return check.interval_s * check.spacing * self._beat.stretch
 
     def replace(
         self,
@@ -185,16 +161,18 @@ class Scheduler:
             if old is not None and old.target == target:
                 after[replica_id] = old
                 continue
-            check = after[replica_id] = Check(target)
+            check = after[replica_id] = Check(target, self._lanes.join(target.deployment))
             fresh = False
             if old is not None:
                 _inherit(check, old)
+                self.damped += check.damped
                 changed.append(check)
             else:
                 if seed := seeds.get(replica_id):
                     fresh = _seeded(check, seed, now=now, bus_now=bus_now)
                 added.append(check)
-            self._enter(check, now, in_phase=fresh)
+            count(check)
+            self._beat.join(check, now, in_phase=fresh)
         retired = [old for old in before.values() if after.get(old.replica_id) is not old]
         self._retire(retired)
         self._partitions[partition] = after
@@ -202,60 +180,54 @@ class Scheduler:
             del self._partitions[partition]
         return Changes(added, changed, retired)
 
-    def due(self, now: float, limit: int) -> list[Check]:
-        """Mark as in flight, and return, the checks to start now: at most `limit`, oldest first.
+    def due(self, now: float, limit: int, *, free: float = inf) -> list[Check]:
+        """Mark as in flight, and return, the checks to start now: at most `limit`.
 
-        What the limit holds back stays due. A check still in flight is skipped and counted.
+        What the limit holds back stays due, oldest first in each deployment, and the deployments
+        in turn; with `free` room for probes in flight none gets more than its share of it. A
+        check still in flight is skipped and counted. The list is not to be changed.
         """
-        slot = int(now * SLOTS_PER_S)
-        ready, starts = self._ready, self._starts
-        for checks in _emptied(starts, self._starts_slot, slot):
-            ready.extend(checks)
-        self._starts_slot = max(slot, self._starts_slot)
+        turns, elapsed_s = self._beat.advance(now)
+        self._ration(elapsed_s)
+        due = sum(len(turn.checks) for turn in turns)
         started: list[Check] = []
-        while ready and len(started) < limit:
-            check = ready.popleft()
-            if check.removed:
-                continue
-            due_at = check.next_due
-            next_due = due_at + check.interval_s
-            if check.joining or next_due <= now:
-                next_due = self._back_in_phase(check, now)
-            check.next_due = next_due
-            next_slot = int(next_due * SLOTS_PER_S + _UP)
-            starts[next_slot if next_slot > slot else slot + 1].append(check)
-            if check.in_flight:
-                self.overlapped += 1
-                continue
-            check.due_at = due_at
-            self._begin(check, now)
-            started.append(check)
+        if due <= limit and self._lanes.fit(due, in_flight=self.in_flight, free=free):
+            self._start(turns, now, started)
+        else:
+            self._wait_and_start(turns, now, started, limit=limit, free=free)
+        if started:
+            self.in_flight += len(started)
+            self.counters.started += len(started)
+            self._recent.append((now, started))
         return started
 
     def restart(self, check: Check, now: float) -> None:
-        """Mark as in flight, out of turn; its place in the wheel stays."""
+        """Let a check that is not in flight start again out of turn, with the next `due`."""
         check.due_at = now
-        self._begin(check, now)
+        self._lanes.wait(check, now)
 
     def overdue(self, now: float) -> list[Check]:
         """Return the checks in flight whose deadline passed, each once.
 
-        Never early, and at most one slot and one tick late. The caller ends each probe or gives
-        it a new deadline with `rearm`.
+        Never early, and at most one slot and one tick late (or `SIFT_S` after the start). The
+        caller ends each probe or gives it a new deadline with `rearm`.
         """
-        slot = int(now * SLOTS_PER_S)
         late: list[Check] = []
-        for checks in _emptied(self._alarms, self._alarms_slot, slot):
+        recent = self._recent
+        while recent and recent[0][0] <= now - SIFT_S:
+            started_at, checks = recent.popleft()
             for check in checks:
-                if check.armed_slot > slot:
-                    continue  # an entry left behind when an earlier one was needed, or disarmed
-                check.armed_slot = _NOT_ARMED
-                if not check.in_flight:
-                    continue
-                if check.deadline >= now:
-                    self.rearm(check, check.deadline)
-                else:
-                    late.append(check)
+                if check.hold & IN_FLIGHT and check.started_at == started_at:
+                    self._watch(check, started_at + check.first_deadline_s, now, late)
+        slot = int(now * SLOTS_PER_S)
+        if slot - self._alarms_slot > len(self._alarms):
+            slots = sorted(at for at in self._alarms if at <= slot)
+        else:
+            slots = [at for at in range(self._alarms_slot + 1, slot + 1) if at in self._alarms]
+        for at in slots:
+            for check, started_at in self._alarms.pop(at):
+                if check.hold & IN_FLIGHT and check.started_at == started_at:
+                    self._watch(check, check.deadline, now, late)
         self._alarms_slot = max(slot, self._alarms_slot)
         return late
 
@@ -263,84 +235,188 @@ class Scheduler:
         """Look at the check in flight again at `deadline`."""
         check.deadline = deadline
         slot = max(int(deadline * SLOTS_PER_S), self._alarms_slot) + 1
-        if slot < check.armed_slot:
-            check.armed_slot = slot
-            self._alarms[slot].append(check)
+        self._alarms[slot].append((check, check.started_at))
 
     def record(self, check: Check, outcome: Outcome, now: float) -> Transition | None:
         """Take the outcome of the probe in flight; return the change of verdict, if any."""
-        check.in_flight = False
+        check.hold = 0
         check.outcome = outcome
         check.ended_at = now
         check.seq += 1
-        if outcome.kind is _PROBE_ERROR:
-            return None
+        self.in_flight -= 1
+        lane, counters, kind = check.lane, self.counters, outcome.kind
+        lane.in_flight -= 1
+        if kind is _PASSED:
+            counters.passed += 1
+            lane.passed += 1
+        else:  # hashing an enum member costs 0.15 us: only where something is wrong
+            counters.unpassed[outcome.reason] = counters.unpassed.get(outcome.reason, 0) + 1
+            if kind is _PROBE_ERROR:
+                lane.errors += 1
+                return None
+            lane.failed += 1
+        duration, total_s = counters.duration, outcome.total_s
+        duration.counts[bisect_left(DURATION_BOUNDS_S, total_s)] += 1
+        duration.total += total_s
         check.evidence_at = now
-        check.streak, transition = observe(
+        # The two steady states, as `observe` has them, without its objects.
+        if kind is _PASSED:
+            if check.healthy and not check.failures:
+                check.successes += 1
+                return None
+        elif not (check.healthy or check.successes):
+            check.failures += 1
+            if not check.standing:
+                count(check)
+            changed_at = check.changed_at
+            if changed_at is not None and now - changed_at >= self._rest_after_s:
+                self._rest(check, now - changed_at)
+            if check.damped:
+                self._calm(check, now)
+            return None
+        return self._judge(check, outcome, now)
+
+    def release(self, check: Check) -> bool:
+        """Take back the probe in flight without an outcome; tell whether there was one."""
+        if not check.hold & IN_FLIGHT:
+            return False
+        check.hold &= ~IN_FLIGHT
+        check.lane.in_flight -= 1
+        self.in_flight -= 1
+        return True
+
+    def _start(self, turns: list[Turn], now: float, started: list[Check]) -> None:
+        """Start whatever may be started of these turns: there is room for all."""
+        lag = self.counters.lag
+        for due_at, checks in turns:
+            before = len(started)
+            for check in checks:
+                if check.hold:
+                    self._skip(check)
+                    continue
+                check.hold = IN_FLIGHT
+                check.due_at = due_at
+                check.started_at = now
+                check.lane.in_flight += 1
+                started.append(check)
+            lag.add(now - due_at, len(started) - before)
+        self.counters.slot_wait.add(0.0, len(started))
+
+    def _wait_and_start(
+        self, turns: list[Turn], now: float, started: list[Check], *, limit: int, free: float
+    ) -> None:
+        """Let these turns wait in their lanes, and start what there is room for."""
+        counters, lanes = self.counters, self._lanes
+        for due_at, checks in turns:
+            for check in checks:
+                if check.hold:
+                    self._skip(check)
+                else:
+                    check.due_at = due_at
+                    lanes.wait(check, now)
+        for check, since in lanes.serve(limit, free):
+            check.hold = IN_FLIGHT
+            check.started_at = now
+            counters.lag.add(since - check.due_at)
+            counters.slot_wait.add(now - since)
+            started.append(check)
+
+    def _skip(self, check: Check) -> None:
+        """Leave out a turn of a check that may not start."""
+        hold = check.hold
+        if hold & RESTING:
+            check.rest -= 1
+            self.rested += 1
+            if not check.rest:
+                check.hold = hold & ~RESTING
+        elif hold & IN_FLIGHT:
+            self.overlapped += 1
+        elif hold & WAITING:
+            self._beat.missed += 1
+
+    def _watch(self, check: Check, deadline: float, now: float, late: list[Check]) -> None:
+        if deadline < now:
+            check.deadline = deadline
+            late.append(check)
+        else:
+            self.rearm(check, deadline)
+
+    def _judge(self, check: Check, outcome: Outcome, now: float) -> Transition | None:
+        """Take evidence that changes more than one count, by the rules for all of it."""
+        self._calm(check, now)
+        streak, transition = observe(
             check.streak,
             outcome,
             healthy_threshold=check.healthy_threshold,
             max_retries=check.max_retries,
+            damped=check.damped,
         )
+        check.healthy = streak.healthy
+        check.failures = streak.consecutive_failures
+        check.successes = streak.consecutive_successes
+        check.spacing = 1
+        if transition is not None or not check.standing:
+            count(check)
         if transition is not None:
+            if check.changed_at is not None:  # becoming healthy for the first time is no flap
+                flaps = self._damping.changed(check.flaps, now, healthy=check.healthy)
+                check.flaps = flaps
+                self._set_damped(check, damped=flaps is not None and now < flaps.until)
             check.changed_at = now
+        elif at_stake(streak, healthy_threshold=check.healthy_threshold):
+            self._hasten(check, now)
         return transition
 
-    def _enter(self, check: Check, now: float, *, in_phase: bool) -> None:
-        """Give a new check its phase and its first start.
+    def _calm(self, check: Check, now: float) -> None:
+        """End the damping of a check whose time is over."""
+        if check.damped and (check.flaps is None or now >= check.flaps.until):
+            self._set_damped(check, damped=False)
 
-        With a fresh verdict from the bus it waits for its phase; without, it is probed within
-        `FIRST_PROBE_S`, its phase shrunk to that time: as evenly spread (R-61).
-        """
-        check.phase_slot = self._spread.take(check.replica_id, check.interval_s)
-        if in_phase or check.interval_s <= IN_PHASE_S:
-            check.joining = False
-            check.next_due = _next_in_phase(check, now)
-        else:
-            check.next_due = now + check.phase_slot / SLOTS_PER_S / check.interval_s * FIRST_PROBE_S
-        slot = max(int(check.next_due * SLOTS_PER_S + _UP), self._starts_slot + 1)
-        self._starts[slot].append(check)
+    def _set_damped(self, check: Check, *, damped: bool) -> None:
+        self.damped += damped - check.damped
+        check.damped = damped
 
-    def _retire(self, checks: Iterable[Check]) -> None:
+    def _hasten(self, check: Check, now: float) -> None:
+        """Look again soon, if that is well before the next turn and the allowance has it."""
+        if check.hastened or self._extras.left < 1.0:
+            return
+        wait_s = edge_s(check.interval_s)
+        if self._beat.time(now) + 2 * wait_s <= check.cohort.due and self._extras.take():
+            check.hastened = True
+            self.hastened += 1
+            self._beat.start_in(check, wait_s, now)
+
+    def _rest(self, check: Check, down_s: float) -> None:
+        """Leave out the next turns of a target long down, as far as the allowance goes."""
+        spacing = self._pace.spacing(
+            down_s,
+            interval_s=check.interval_s,
+            timeout_s=check.timeout_s,
+            stretch=self._beat.stretch,
+        )
+        rest = 0
+        while rest < spacing - 1 and self._rests.take():
+            rest += 1
+        check.rest = rest
+        check.spacing = rest + 1
+        if rest:
+            check.hold |= RESTING
+
+    def _ration(self, elapsed_s: float) -> None:
+        """Let the allowances grow with the beat, by their share of its rate."""
+        share = self._pace.share
+        if share:
+            per_s = share * self._beat.rate_per_s
+            self._extras.grow(elapsed_s, per_s=max(per_s, EDGE_FLOOR_PER_S))
+            self._rests.grow(elapsed_s, per_s=per_s)
+
+    def _retire(self, checks: list[Check]) -> None:
         for check in checks:
-            self._spread.give(check.phase_slot, check.interval_s)
-            check.removed = True
-
-    def _back_in_phase(self, check: Check, now: float) -> float:
-        """Return the next start in phase, of a check that joins or was late by an interval."""
-        if check.joining:
-            check.joining = False
-        else:
-            self.missed += int((now - check.next_due) / check.interval_s)
-        return _next_in_phase(check, now)
-
-    def _begin(self, check: Check, now: float) -> None:
-        check.in_flight = True
-        check.started_at = now
-        check.deadline = deadline = now + check.first_deadline_s
-        slot = int(deadline * SLOTS_PER_S) + 1
-        # An entry that lies earlier is left there: it re-arms itself when it comes up, so a
-        # check that answers in time costs one entry per timeout, not one per probe.
-        if slot < check.armed_slot:
-            check.armed_slot = slot
-            self._alarms[slot].append(check)
-
-
-def _emptied(wheel: dict[int, list[Check]], last: int, now: int) -> list[list[Check]]:
-    """Take the filled slots after `last` up to `now` out of a wheel, in order."""
-    if now - last > len(wheel):  # after a long pause, or at the first call
-        slots: Iterable[int] = sorted(slot for slot in wheel if slot <= now)
-    else:
-        slots = range(last + 1, now + 1)
-    return [wheel.pop(slot) for slot in slots if slot in wheel]
-
-
-def _next_in_phase(check: Check, now: float) -> float:
-    """Return the first instant of the check's phase after `now`."""
-    phase_s = check.phase_slot / SLOTS_PER_S
-    periods = (now - phase_s) // check.interval_s + 1
-    instant = phase_s + periods * check.interval_s
-    return instant if instant > now else instant + check.interval_s
+            self.damped -= check.damped
+            self._lanes.leave(check)
+            check.hold |= REMOVED
+        if checks:
+            self._beat.leave(checks)
 
 
 def _seeded(check: Check, seed: ReplicaHealthStatus, *, now: float, bus_now: float) -> bool:
@@ -348,7 +424,9 @@ def _seeded(check: Check, seed: ReplicaHealthStatus, *, now: float, bus_now: flo
     check.seq = seed.seq
     if seed.generation != check.target.generation:
         return False
-    check.streak = Streak(seed.healthy, seed.consecutive_failures, seed.consecutive_successes)
+    check.healthy = seed.healthy
+    check.failures = seed.consecutive_failures
+    check.successes = seed.consecutive_successes
     if seed.changed_at:
         check.changed_at = now - max(0.0, bus_now - seed.changed_at)
     if not seed.last_check:
@@ -362,8 +440,12 @@ def _inherit(check: Check, old: Check) -> None:
     """Carry over what the changed target's former check knew."""
     check.seq = old.seq
     if old.target.generation == check.target.generation:
-        check.streak = old.streak
+        check.healthy = old.healthy
+        check.failures = old.failures
+        check.successes = old.successes
         check.outcome = old.outcome
         check.ended_at = old.ended_at
         check.evidence_at = old.evidence_at
         check.changed_at = old.changed_at
+        check.flaps = old.flaps
+        check.damped = old.damped

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Final, Protocol
 
-from probe.counters import Counters
 from probe.health import Outcome, ended
 from probe.reasons import OutcomeKind, Reason
 from probe.scheduler import NO_SEEDS, Changes, Check, Scheduler
 from probe.selfcheck import excused
+from probe.watch import IN_FLIGHT
 from probe.wire import HealthChange, ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget
 
 TICK_S: Final = 0.010
@@ -77,8 +77,7 @@ class Sweep:
         max_in_flight: int,
     ) -> None:
         self.scheduler = scheduler
-        self.counters = Counters()
-        self.in_flight = 0
+        self.counters = scheduler.counters
         self.max_in_flight = max_in_flight
         self.frozen = False
         """Our own network is gone: silence of a replica is no evidence meanwhile (R-66)."""
@@ -94,6 +93,11 @@ class Sweep:
         wire.done = self.done
 
     @property
+    def in_flight(self) -> int:
+        """How many probes are on the wire."""
+        return self.scheduler.in_flight
+
+    @property
     def dirty(self) -> int:
         """How many results wait for the flusher."""
         return len(self._dirty)
@@ -101,38 +105,32 @@ class Sweep:
     def tick(self, now: float) -> None:
         """Judge what is overdue, then start what is due and has room."""
         self._watch_lag(now)
-        for check in self.scheduler.overdue(now):
+        scheduler = self.scheduler
+        for check in scheduler.overdue(now):
             self._expire(check, now)
-        room = min(self.max_in_flight - self.in_flight, STARTS_PER_TICK)
-        held = self.scheduler.waiting
-        started = self.scheduler.due(now, room)
-        self.in_flight += len(started)
-        self.counters.starting(started, now, held=min(held, len(started)))
+        free = max(0, self.max_in_flight - scheduler.in_flight)
         start = self._wire.start
-        for check in started:
+        for check in scheduler.due(now, min(free, STARTS_PER_TICK), free=free):
             start(check, now)
         self._planned = now + TICK_S
 
     def done(self, check: Check, outcome: Outcome) -> None:
         """Record how the probe in flight ended; one that nobody waits for is dropped."""
-        if not check.in_flight:
+        if check.hold != IN_FLIGHT:
             self.aside(check, outcome)
             return
-        self.in_flight -= 1
         if self.frozen and outcome.kind is _FAILED:
             outcome = excused(outcome)
         transition = self.scheduler.record(check, outcome, self._clock())
         if not check.dirty:  # the newest result wins: the status is built when it is taken
             check.dirty = True
             self._dirty.append(check)
-        self.counters.ended(outcome, check.deployment)
-        if not check.standing:
-            self.counters.moved(check)
         if transition is not None:
-            self.counters.moved(check)
-            healthy = check.streak.healthy
             change = HealthChange(
-                replica_id=check.replica_id, healthy=healthy, reason=outcome.reason, seq=check.seq
+                replica_id=check.replica_id,
+                healthy=check.healthy,
+                reason=outcome.reason,
+                seq=check.seq,
             )
             self._transitions.append(change)
 
@@ -147,12 +145,9 @@ class Sweep:
     ) -> Changes:
         """Make `targets` the content of a partition, as `Scheduler.replace`, on the wire too."""
         changes = self.scheduler.replace(partition, targets, now=now, bus_now=bus_now, seeds=seeds)
-        for check in (*changes.added, *changes.changed):
-            self.counters.watch(check)
         for check in changes.retired:
-            self._release(check)
+            self.scheduler.release(check)
             self._wire.forget(check)
-            self.counters.unwatch(check)
         if changes.retired:
             self._dirty = [check for check in self._dirty if not check.removed]
         return changes
@@ -181,15 +176,9 @@ class Sweep:
     def stop(self) -> None:
         """End every probe without an outcome, and every connection."""
         for check in self.scheduler:
-            if check.in_flight:
-                self._release(check)
+            if self.scheduler.release(check):
                 self._wire.cancel(check)
         self._wire.close()
-
-    def _release(self, check: Check) -> None:
-        if check.in_flight:
-            check.in_flight = False
-            self.in_flight -= 1
 
     def _watch_lag(self, now: float) -> None:
         """Note a stall, and which deadlines it excuses.
@@ -209,9 +198,6 @@ class Sweep:
             self._wire.cancel(check)
             self.done(check, _LAG)
             self.scheduler.restart(check, now)
-            self.in_flight += 1
-            self.counters.starting([check], now)
-            self._wire.start(check, now)
             return
         later = self._wire.expire(check, now)
         if later is not None:

@@ -2,6 +2,7 @@
 
 import uuid
 from collections import Counter, defaultdict
+from math import inf
 from random import Random
 
 import pytest
@@ -15,17 +16,24 @@ from hypothesis.stateful import (
     rule,
 )
 
-from probe.health import ended
+from probe.beat import FIRST_PROBE_S, IN_PHASE_S
+from probe.counters import Standing
+from probe.damping import Damping
+from probe.health import Outcome, ended, observe
+from probe.pace import Pace, edge_s
 from probe.reasons import Reason
-from probe.scheduler import FIRST_PROBE_S, IN_PHASE_S, Check, Scheduler
+from probe.scheduler import SIFT_S, Check, Scheduler
 from probe.spread import SLOTS_PER_S
+from probe.watch import IN_FLIGHT, JOINING, RESTING, WAITING
 from probe.wire import ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget
 from tests.fakes.entries import replica, status, target
 
-PASSED = ended(Reason.OK)
+PASSED, REFUSED = ended(Reason.OK), ended(Reason.CONNECT_REFUSED)
+NO_FDS, TIMED_OUT = ended(Reason.LOCAL_FDS), ended(Reason.RESPONSE_TIMEOUT)
 SLOT = 1 / SLOTS_PER_S
 
 intervals = st.sampled_from([0.1, 0.25, 0.333, 1.0, 2.5, 10.0])
+few = st.integers(1, 3)
 timeouts = st.sampled_from([0.05, 0.5, 1.0, 3.0, 15.0])
 
 
@@ -43,23 +51,33 @@ def random_targets(seed: int, count: int, *, interval_s: float) -> list[ReplicaP
 
 
 class Fleet(RuleBasedStateMachine):
-    """A scheduler under targets that come, change and go, late ticks and scarce room.
+    """A scheduler under targets that come, change and go, late ticks, scarce room, and clocks
+    that jump.
 
-    R-52: at most one probe of a target in flight. No probe is lost: whatever happened before,
-    every target is started again within an interval once there is room and an answer.
+    R-52: at most one probe of a target in flight. R-54: no deployment takes more than its share.
+    No probe is lost: whatever happened before, every target is started again within an interval
+    once there is room and an answer.
     """
+
+    ROOM = 6
 
     @initialize(start=st.floats(0.0, 1e6))
     def begin(self, start: float) -> None:
         self.now = start
-        self.scheduler = Scheduler()
+        self.scheduler = Scheduler(Pace(backoff_after_s=5.0), Damping(half_life_s=2.0, max_s=4.0))
         self.targets: dict[int, ReplicaProbeTarget] = {}
         self.flying: dict[Check, float] = {}
         self.gone: set[Check] = set()
 
-    @rule(number=st.integers(0, 8), interval_s=intervals, timeout_s=timeouts)
-    def describe(self, number: int, interval_s: float, timeout_s: float) -> None:
-        self.targets[number] = target(number, interval_s=interval_s, timeout_s=timeout_s)
+    @rule(number=st.integers(0, 8), interval_s=intervals, timeout_s=timeouts, retries=few)
+    def describe(self, number: int, interval_s: float, timeout_s: float, retries: int) -> None:
+        self.targets[number] = target(
+            number,
+            interval_s=interval_s,
+            timeout_s=timeout_s,
+            max_retries=retries,
+            deployment=f"d{number % 3}",
+        )
         self._replace()
 
     @precondition(lambda self: self.targets)
@@ -71,42 +89,108 @@ class Fleet(RuleBasedStateMachine):
     def _replace(self) -> None:
         changes = self.scheduler.replace(0, self.targets.values(), now=self.now)
         for check in changes.retired:
-            check.in_flight = False  # as the sweep does
+            assert self.scheduler.release(check) == (check in self.flying)  # as the sweep does
             self.flying.pop(check, None)
             self.gone.add(check)
 
-    @rule(step=st.sampled_from([0.001, 0.01, 0.013, 0.3, 2.0, 40.0]), room=st.integers(0, 9))
-    def tick(self, step: float, room: int) -> None:
+    @rule(factor=st.sampled_from([1.0, 1.3, 4.0]))
+    def stretch(self, factor: float) -> None:
+        self.scheduler.stretch = factor
+
+    @rule(
+        step=st.sampled_from([0.001, 0.01, 0.013, 0.3, 2.0, 40.0, 7200.0]),
+        limit=st.integers(0, 9),
+        fair=st.booleans(),
+    )
+    def tick(self, step: float, limit: int, *, fair: bool) -> None:
         before, self.now = self.now, self.now + step
         for check in self.scheduler.overdue(self.now):
             deadline = self.flying.pop(check)
             assert deadline < self.now, "a deadline fired early"
-            assert before < deadline + 2 * SLOT, "a deadline fired late"
-            self.scheduler.record(check, ended(Reason.RESPONSE_TIMEOUT), self.now)
-        for check in self.scheduler.due(self.now, room):
+            assert before < deadline + 2 * SLOT + SIFT_S, "a deadline fired late"
+            self.scheduler.record(check, TIMED_OUT, self.now)
+        free = max(0, self.ROOM - len(self.flying)) if fair else inf
+        flying = Counter(check.deployment for check in self.flying)
+        started = self.scheduler.due(self.now, int(min(limit, free)), free=free)
+        assert len(started) <= min(limit, free)
+        for check in started:
             assert check not in self.flying, "two probes of one target in flight"
             assert check not in self.gone, "a removed target is probed"
-            self.flying[check] = check.deadline
+            self.flying[check] = self.now + check.first_deadline_s
+        if fair and len({each.deployment for each in self.targets.values()}) > 1:
+            for name, more in Counter(check.deployment for check in started).items():
+                assert flying[name] + more <= max(1, free), "one deployment has all the room"
+
+    @precondition(lambda self: self.flying)
+    @rule(data=st.data(), outcome=st.sampled_from([PASSED, PASSED, REFUSED, NO_FDS]))
+    def answer(self, data: st.DataObject, outcome: Outcome) -> None:
+        check = data.draw(st.sampled_from(sorted(self.flying, key=lambda c: c.replica_id)))
+        del self.flying[check]
+        before, damped = check.streak, check.damped
+        transition = self.scheduler.record(check, outcome, self.now)
+        if outcome is not PASSED:
+            assert check.healthy <= before.healthy, "a failing probe improved a verdict"
+        if damped and check.damped:
+            assert not check.healthy, "a damped target became healthy"
+        if not (damped or check.damped):
+            assert (check.streak, transition) == observe(
+                before,
+                outcome,
+                healthy_threshold=check.healthy_threshold,
+                max_retries=check.max_retries,
+            )
 
     @precondition(lambda self: self.flying)
     @rule(data=st.data())
-    def answer(self, data: st.DataObject) -> None:
+    def restart(self, data: st.DataObject) -> None:
+        """End a probe as the prober's own fault and ask for it again, as after a stall."""
         check = data.draw(st.sampled_from(sorted(self.flying, key=lambda c: c.replica_id)))
         del self.flying[check]
-        self.scheduler.record(check, PASSED, self.now)
+        self.scheduler.record(check, NO_FDS, self.now)
+        self.scheduler.restart(check, self.now)
 
     @precondition(lambda self: self.flying)
     @rule(data=st.data(), more_s=st.floats(0.0, 5.0))
     def wait_on(self, data: st.DataObject, more_s: float) -> None:
         check = data.draw(st.sampled_from(sorted(self.flying, key=lambda c: c.replica_id)))
-        if self.now + more_s >= check.deadline:  # a wire only ever extends
-            self.flying[check] = self.now + more_s
-            self.scheduler.rearm(check, self.now + more_s)
+        if self.flying[check] < self.now + more_s:  # a wire only ever extends,
+            for late in self.scheduler.overdue(self.now):  # and only what it was asked about
+                deadline = self.flying[late]
+                assert deadline < self.now
+                self.flying[late] = self.now + more_s
+                self.scheduler.rearm(late, self.now + more_s)
 
     @invariant()
-    def only_what_flies_is_in_flight(self) -> None:
-        assert {check for check in self.scheduler if check.in_flight} == set(self.flying)
-        assert {check.replica_id for check in self.scheduler} == set(map(replica, self.targets))
+    def every_check_is_in_one_place(self) -> None:
+        scheduler = self.scheduler
+        assert {check for check in scheduler if check.in_flight} == set(self.flying)
+        assert {check.replica_id for check in scheduler} == set(map(replica, self.targets))
+        queued = [check for lane in scheduler._lanes._ring for check, _ in lane.waiting]
+        alive = [check for check in queued if not check.removed]
+        assert len(alive) == len(set(alive)), "one check waits twice"
+        assert {check for check in scheduler if check.hold & WAITING} == set(alive)
+        turning = [cohort for slot in scheduler._beat._wheel.values() for cohort in slot]
+        for check in scheduler:
+            assert turning.count(check.cohort) == 1, "a cohort is in the wheel once"
+            assert check.cohort.checks.count(check) == 1
+            assert check.hold in (0, IN_FLIGHT, WAITING, JOINING, RESTING)
+            assert bool(check.hold & RESTING) == bool(check.rest)
+
+    @invariant()
+    def the_books_are_right(self) -> None:
+        scheduler = self.scheduler
+        assert scheduler.in_flight == len(self.flying)
+        lanes = scheduler._lanes.by_name
+        flying = Counter(check.deployment for check in self.flying)
+        assert {name: lane.in_flight for name, lane in lanes.items() if lane.in_flight} == flying
+        watched = Counter(each.deployment for each in self.targets.values())
+        assert {name: lane.checks for name, lane in lanes.items()} == watched
+        for name, lane in lanes.items():
+            standing = Counter(c.standing for c in scheduler if c.deployment == name)
+            assert lane.standings == [standing[each] for each in Standing]
+        assert scheduler.damped == sum(check.damped for check in scheduler)
+        rate = sum(1 / check.interval_s for check in scheduler)
+        assert scheduler.rate_per_s == pytest.approx(rate, abs=1e-6)
 
     def teardown(self) -> None:
         """Answer everything and give room: nothing may have been lost on the way."""
@@ -114,14 +198,19 @@ class Fleet(RuleBasedStateMachine):
             return
         for check in list(self.flying):
             self.scheduler.record(check, PASSED, self.now)
+        self.scheduler.stretch = 1.0
+        self.scheduler.due(self.now, 0)
         started: Counter[Check] = Counter()
-        until = self.now + 10.0 + IN_PHASE_S + 2 * SLOT
+        until = self.now + 20.0 + IN_PHASE_S + 2 * SLOT  # one turn may still be left out
         while self.now < until:
             self.now += 0.05
             for check in self.scheduler.due(self.now, 100):
                 started[check] += 1
                 self.scheduler.record(check, PASSED, self.now)
         assert set(started) == set(self.scheduler), "a target was lost"
+        for check, times in started.items():
+            most = 4 * 20.0 / edge_s(check.interval_s) + 5 + 21.2 / check.interval_s
+            assert times <= most, "probed faster than its edge interval"
 
 
 TestFleet = Fleet.TestCase
@@ -163,11 +252,11 @@ def test_the_next_start_lies_ahead_even_when_now_is_an_instant_of_the_phase(
     scheduler = Scheduler()
     scheduler.replace(0, [target(1, interval_s=interval_s)], now=0.0)
     (check,) = scheduler
-    now = check.phase_slot / SLOTS_PER_S + periods * interval_s
+    now = check.cohort.phase_slot / SLOTS_PER_S + periods * interval_s
     again = Scheduler()
     again.replace(0, [check.target], now=now)
     (check,) = again
-    assert now < check.next_due <= now + interval_s * (1 + 1e-6)
+    assert now < check.cohort.due <= now + interval_s * (1 + 1e-6)
 
 
 @given(
@@ -213,7 +302,7 @@ def test_starts_stay_spread_while_targets_come_and_go(seed: int, churned: int) -
     targets = random_targets(seed, 4000, interval_s=10.0)
     scheduler.replace(0, targets[:2000], now=5.0)
     scheduler.replace(0, targets[churned : churned + 2000], now=6.0)
-    load = Counter(check.phase_slot for check in scheduler)
+    load = Counter(check.cohort.phase_slot for check in scheduler)
     ring = [load[slot % 1000] for slot in range(1010)]
     assert max(sum(ring[at : at + 10]) for at in range(1000)) <= 1.3 * 20
 
@@ -241,4 +330,5 @@ def test_a_hand_over_keeps_the_streak_and_probes_within_an_interval(
     )
     (check,) = scheduler
     assert (check.streak.healthy, check.streak.consecutive_failures) == (healthy, failures)
-    assert scheduler.due(start + interval_s + 2 * SLOT, 1) == [check]
+    ticks = [start + tick * 0.01 for tick in range(int(interval_s / 0.01) + 3)]
+    assert any(scheduler.due(now, 1) for now in ticks)

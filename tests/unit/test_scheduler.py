@@ -4,7 +4,7 @@ import pytest
 
 from probe.health import Streak, Transition, ended
 from probe.reasons import Reason
-from probe.scheduler import Check, Scheduler
+from probe.scheduler import SIFT_S, Check, Scheduler
 from probe.wire import ReplicaProbeTarget
 from tests.fakes.entries import replica, status, target
 
@@ -47,6 +47,12 @@ def first_start(scheduler: Scheduler) -> tuple[Check, float]:
     raise AssertionError("nothing was due for two seconds")
 
 
+def again(scheduler: Scheduler, check: Check, now: float) -> None:
+    """Start a check out of turn."""
+    scheduler.restart(check, now)
+    assert check in scheduler.due(now, 9)
+
+
 class TestStarts:
     @pytest.mark.parametrize("interval_s", [0.1, 0.25, 0.333, 1.0, 7.5, 10.0])
     def test_a_target_is_probed_once_an_interval_without_drift(self, interval_s: float) -> None:
@@ -87,17 +93,30 @@ class TestStarts:
         """R-53."""
         scheduler = scheduler_of(*(target(n, interval_s=1.0, timeout_s=0.5) for n in range(2)))
         scheduler.due(T0 + 1.01, 1)
-        (late,) = scheduler.due(T0 + 9, 1)
-        assert (late.started_at, late.deadline) == (T0 + 9, T0 + 9.5)
+        (late,) = scheduler.due(T0 + 1.4, 1)
+        assert late.started_at == T0 + 1.4
+        assert late not in scheduler.overdue(T0 + 1.9)
+        assert scheduler.overdue(T0 + 1.92) == [late]
 
-    def test_a_prober_late_by_intervals_probes_once_and_falls_back_into_phase(self) -> None:
-        scheduler = scheduler_of(target(0, interval_s=1.0))
-        (regular, _), *_ = starts(scheduler, T0, T0 + 1)
-        (check,) = scheduler.due(regular + 5.5, 9)
-        scheduler.record(check, PASSED, regular + 5.5)
-        assert scheduler.missed == 4
-        after = [now for now, _ in starts(scheduler, regular + 5.51, regular + 8.5)]
-        assert [round(now - regular, 1) for now in after] == [6.0, 7.0, 8.0]
+    def test_a_prober_late_by_some_intervals_probes_once_and_keeps_the_phase(self) -> None:
+        scheduler = scheduler_of(target(0, interval_s=0.2))
+        regular = starts(scheduler, T0, T0 + 1)[-1][0]
+        (check,) = scheduler.due(regular + 0.9, 9)
+        scheduler.record(check, PASSED, regular + 0.9)
+        assert scheduler.missed == 3
+        after = [now for now, _ in starts(scheduler, regular + 0.91, regular + 1.5)]
+        assert [round(now - regular, 1) for now in after] == [1.0, 1.2, 1.4]
+
+    @pytest.mark.parametrize("pause_s", [1.5, 30.0, 7200.0])
+    def test_a_long_pause_moves_all_starts_and_crowds_none(self, pause_s: float) -> None:
+        """A machine that was suspended finds the fleet as evenly spread as it left it."""
+        scheduler = scheduler_of(*(target(n, interval_s=10.0) for n in range(200)))
+        starts(scheduler, T0, T0 + 20)
+        resumed = T0 + 20 + pause_s
+        seen = starts(scheduler, resumed, resumed + 10)
+        assert sum(1 for now, _ in seen if now < resumed + TICK) < 200 * 0.1 * 2
+        assert {check for _, check in seen} == set(scheduler)
+        assert scheduler.missed == pytest.approx(20 * (pause_s - 1), abs=2)
 
     def test_a_start_lags_by_less_than_a_tick(self) -> None:
         scheduler = scheduler_of(*(target(n, interval_s=1.0) for n in range(200)))
@@ -117,10 +136,16 @@ class TestStarts:
 
 
 class TestDeadlines:
-    def test_the_first_deadline_is_the_shorter_of_the_two_timeouts(self) -> None:
-        check, now = first_start(scheduler_of(target(0, connect_timeout_s=2.0, timeout_s=9.0)))
-        assert check.deadline == now + 2.0
-        check, now = first_start(scheduler_of(target(0, connect_timeout_s=9.0, timeout_s=2.0)))
+    @pytest.mark.parametrize(("connect_timeout_s", "timeout_s"), [(2.0, 9.0), (9.0, 2.0)])
+    def test_the_first_deadline_is_the_shorter_of_the_two_timeouts(
+        self, connect_timeout_s: float, timeout_s: float
+    ) -> None:
+        scheduler = scheduler_of(
+            target(0, connect_timeout_s=connect_timeout_s, timeout_s=timeout_s)
+        )
+        check, now = first_start(scheduler)
+        assert scheduler.overdue(now + 2.0) == []
+        assert scheduler.overdue(now + 2.02) == [check]
         assert check.deadline == now + 2.0
 
     def test_a_deadline_is_never_early_and_at_most_two_slots_late(self) -> None:
@@ -153,6 +178,7 @@ class TestDeadlines:
         scheduler = scheduler_of(target(0, interval_s=1.0, connect_timeout_s=1.5))
         check, now = first_start(scheduler)
         scheduler.record(check, PASSED, now)
+        scheduler.overdue(now + 0.1)
         (again,) = scheduler.due(now + 1.02, 1)
         assert again is check
         assert scheduler.overdue(now + 1.55) == []  # where the first one's deadline lay
@@ -168,23 +194,33 @@ class TestDeadlines:
         scheduler.due(now + 1.02, 1)
         assert scheduler.overdue(now + 1.6) == [check]
 
-    def test_an_entry_that_comes_up_shortly_before_the_deadline_waits_for_it(self) -> None:
+    def test_the_deadline_of_a_probe_that_ended_is_not_the_next_one_s(self) -> None:
         scheduler = scheduler_of(target(0, interval_s=60.0, connect_timeout_s=0.5))
         check, now = first_start(scheduler)
-        scheduler.record(check, PASSED, now)
-        scheduler.restart(check, now + 0.03)  # the first probe's entry is still in the wheel
+        scheduler.overdue(now + 0.1)  # slow enough to be watched
+        scheduler.record(check, PASSED, now + 0.4)
+        again(scheduler, check, now + 0.45)
         assert scheduler.overdue(now + 0.52) == []
-        assert scheduler.overdue(now + 0.53) == []
-        assert scheduler.overdue(now + 0.55) == [check]
+        assert scheduler.overdue(now + 0.95) == []
+        assert scheduler.overdue(now + 0.97) == [check]
 
-    def test_an_entry_left_behind_names_nobody_a_second_time(self) -> None:
+    def test_a_probe_that_was_given_more_time_and_ended_leaves_nothing_behind(self) -> None:
         scheduler = scheduler_of(target(0, interval_s=60.0, connect_timeout_s=0.5))
         check, now = first_start(scheduler)
         scheduler.overdue(now + 0.6)
         scheduler.rearm(check, now + 30.0)
         scheduler.record(check, PASSED, now + 0.7)
-        scheduler.restart(check, now + 0.8)
-        assert scheduler.overdue(now + 40.0) == [check]
+        again(scheduler, check, now + 0.8)
+        assert scheduler.overdue(now + 1.4) == [check]
+        scheduler.rearm(check, now + 40.0)
+        assert scheduler.overdue(now + 31.0) == []
+        assert scheduler.overdue(now + 40.02) == [check]
+
+    def test_a_timeout_of_a_moment_is_found_at_the_first_look(self) -> None:
+        scheduler = scheduler_of(target(0, timeout_s=0.005))
+        check, now = first_start(scheduler)
+        assert scheduler.overdue(now + SIFT_S - 0.01) == []
+        assert scheduler.overdue(now + SIFT_S) == [check]
 
     def test_a_deadline_already_past_comes_up_at_the_next_tick(self) -> None:
         scheduler = scheduler_of(target(0, connect_timeout_s=0.5))
@@ -202,7 +238,7 @@ class TestRecord:
         assert scheduler.record(check, PASSED, now + 0.1) is Transition.UP
         assert (check.streak.healthy, check.in_flight, check.seq) == (True, False, 1)
         assert check.ended_at == check.evidence_at == check.changed_at == now + 0.1
-        scheduler.restart(check, now + 1)
+        again(scheduler, check, now + 1)
         assert scheduler.record(check, REFUSED, now + 1.1) is Transition.DOWN
         assert (check.outcome, check.changed_at) == (REFUSED, now + 1.1)
 
@@ -212,18 +248,18 @@ class TestRecord:
         check, now = first_start(scheduler)
         scheduler.record(check, PASSED, now)
         before = check.streak
-        scheduler.restart(check, now + 1)
+        again(scheduler, check, now + 1)
         assert scheduler.record(check, NO_FDS, now + 1) is None
-        assert check.streak is before
+        assert check.streak == before
         assert (check.evidence_at, check.ended_at, check.seq) == (now, now + 1, 2)
 
     def test_a_restart_leaves_the_place_in_the_wheel_alone(self) -> None:
         scheduler = scheduler_of(target(0, interval_s=1.0))
         check, now = first_start(scheduler)
         scheduler.record(check, PASSED, now)
-        scheduler.restart(check, now + 0.3)
+        again(scheduler, check, now + 0.3)
         scheduler.record(check, PASSED, now + 0.3)
-        after = [round(at - now, 1) for at, _ in starts(scheduler, now + TICK, now + 2.5)]
+        after = [round(at - now, 1) for at, _ in starts(scheduler, now + 0.31, now + 2.5)]
         assert after == [1.0, 2.0]
 
 
@@ -293,7 +329,7 @@ class TestReplace:
     def test_the_same_fleet_has_the_same_phases_after_a_restart(self) -> None:
         """R-61."""
         fleet = [target(n) for n in range(500)]
-        phases = [[c.phase_slot for c in scheduler_of(*fleet)] for _ in range(2)]
+        phases = [[c.cohort.phase_slot for c in scheduler_of(*fleet)] for _ in range(2)]
         assert phases[0] == phases[1]
 
     def test_targets_that_left_crowd_nobody(self) -> None:
@@ -301,7 +337,8 @@ class TestReplace:
         for interval_s in (0.1, 0.333, 10.0, 1200.0):
             scheduler.replace(0, [target(n, interval_s=interval_s) for n in range(9)], now=T0)
         scheduler.replace(0, [], now=T0)
-        assert scheduler._spread._crowding == {}
+        assert scheduler._beat._spread._crowding == {}
+        assert scheduler.rate_per_s == pytest.approx(0.0)
 
 
 class TestSeeds:

@@ -1,0 +1,188 @@
+"""The beat of probes: which checks fall due when, evenly spread, at whatever pace.
+
+Pure: driven by the scheduler. Checks of one interval and one phase fall due together for ever, so
+they are kept as one `Cohort`, and a turn of the wheel moves a cohort, not its hundred checks.
+The wheel runs on the beat's own clock: it slows down when intervals are stretched, and stands
+still for what it cannot catch up with, so that neither makes starts crowd (R-61).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Final, NamedTuple, TypeVar
+
+from probe.spread import SLOTS_PER_S, Spread
+from probe.watch import JOINING, Check
+
+FIRST_PROBE_S: Final = 0.7
+"""A new target is probed so soon after it is read: with a look at the bus every 0.25 s that is
+within a second of being written (P11)."""
+IN_PHASE_S: Final = 1.0
+"""At such an interval or less its phase is soon enough, and anything sooner would crowd the
+start of a whole fleet (R-61)."""
+CATCH_UP_S: Final = 1.0
+"""After a longer pause than this (a suspended machine, a stopped process) the beat goes on from
+where it was: all targets get their next result later, and none of them in a crowd."""
+
+_UP: Final = 1 - 1e-6
+"""Rounds a start up to a slot. Most lie on one but for 1e-10 of float noise (after 10 days of
+uptime), and a plain ceiling would cost these 10 ms of lag each time."""
+_Entry = TypeVar("_Entry")
+
+
+class Cohort:
+    """The checks of one interval and one phase; `due` is their next turn, on the beat's clock."""
+
+    __slots__ = ("checks", "due", "interval_s", "phase_slot")
+
+    def __init__(self, interval_s: float, phase_slot: int) -> None:
+        self.interval_s = interval_s
+        self.phase_slot = phase_slot
+        self.checks: list[Check] = []
+        self.due = 0.0
+
+
+class Turn(NamedTuple):
+    """Checks that are due, and since when in monotonic seconds. Not to be changed."""
+
+    due_at: float
+    checks: list[Check]
+
+
+class Beat:
+    """All cohorts of one prober, and the few starts out of turn. `now` must not run backwards."""
+
+    __slots__ = (
+        "_cohorts",
+        "_extras",
+        "_now",
+        "_slipped",
+        "_slot",
+        "_spread",
+        "_stretch",
+        "_time",
+        "_wheel",
+        "missed",
+        "rate_per_s",
+        "stretch",
+    )
+
+    def __init__(self) -> None:
+        self._cohorts: dict[tuple[float, int], Cohort] = {}
+        self._spread = Spread()
+        self._wheel: defaultdict[int, list[Cohort]] = defaultdict(list)
+        self._extras: defaultdict[int, list[Check]] = defaultdict(list)
+        self._slot = 0  # slots of the beat's clock up to this one have been emptied
+        self._now = 0.0  # the last advance in monotonic seconds
+        self._time = -1.0  # the same on the beat's clock; negative before the first
+        self._stretch = 1.0  # since then
+        self._slipped = 0.0  # starts that a pause took, and that are not yet a whole one
+        self.stretch = 1.0
+        """All intervals are so many times as long (>= 1.0); takes effect at the next advance."""
+        self.missed = 0
+        """Starts that never were, because the prober was late."""
+        self.rate_per_s = 0.0
+        """Starts per second when nothing is stretched."""
+
+    def time(self, now: float) -> float:
+        """Return what the beat's clock shows at `now`, which is not before the last advance."""
+        if self._time < 0.0:
+            return now
+        return self._time + min(now - self._now, CATCH_UP_S) / self._stretch
+
+    def join(self, check: Check, now: float, *, in_phase: bool) -> None:
+        """Give a check its phase and its first start.
+
+        With a fresh verdict from the bus it waits for its phase; without, it is probed within
+        `FIRST_PROBE_S`, its phase shrunk to that time: as evenly spread (R-61).
+        """
+        if self._time < 0.0:
+            self._now = self._time = now
+        time, interval_s = self.time(now), check.interval_s
+        phase_slot = self._spread.take(check.replica_id, interval_s)
+        cohort = self._cohorts.get((interval_s, phase_slot))
+        if cohort is None:
+            cohort = self._cohorts[interval_s, phase_slot] = Cohort(interval_s, phase_slot)
+            cohort.due = _next_in_phase(cohort, time)
+            self._wheel[max(_slot_of(cohort.due), self._slot + 1)].append(cohort)
+        check.cohort = cohort
+        cohort.checks.append(check)
+        self.rate_per_s += 1.0 / interval_s
+        first_s = cohort.due - time
+        if not in_phase and interval_s > IN_PHASE_S:
+            check.hold |= JOINING
+            first_s = phase_slot / SLOTS_PER_S / interval_s * FIRST_PROBE_S
+            self.start_in(check, first_s, now)
+        check.due_at = now + first_s * self._stretch
+
+    def leave(self, checks: Iterable[Check]) -> None:
+        """Take checks out; entries of their extra starts die where they lie."""
+        gone = set(checks)
+        for cohort in {check.cohort for check in gone}:
+            cohort.checks = [check for check in cohort.checks if check not in gone]
+        for check in gone:
+            self._spread.give(check.cohort.phase_slot, check.interval_s)
+            self.rate_per_s -= 1.0 / check.interval_s
+
+    def start_in(self, check: Check, wait_s: float, now: float) -> None:
+        """Let a check start once out of turn, after seconds of the beat's clock."""
+        slot = _slot_of(self.time(now) + wait_s)
+        self._extras[max(slot, self._slot + 1)].append(check)
+
+    def advance(self, now: float) -> tuple[list[Turn], float]:
+        """Return what fell due up to `now`, oldest first, and how far the beat's clock moved."""
+        before = self._time if self._time >= 0.0 else now
+        time = self.time(now)
+        pause_s = now - self._now - CATCH_UP_S
+        if pause_s > 0.0 and self._time >= 0.0:
+            lost, self._slipped = divmod(
+                self._slipped + self.rate_per_s * pause_s / self._stretch, 1.0
+            )
+            self.missed += int(lost)
+        slot = int(time * SLOTS_PER_S)
+        turns: list[Turn] = []
+        for at, extras in _emptied(self._extras, self._slot, slot):
+            for check in extras:
+                check.hold &= ~JOINING
+                check.hastened = False
+            turns.append(Turn(now - (time - at / SLOTS_PER_S) * self._stretch, extras))
+        for _, cohorts in _emptied(self._wheel, self._slot, slot):
+            for cohort in cohorts:
+                if cohort.checks:
+                    turns.append(Turn(now - (time - cohort.due) * self._stretch, cohort.checks))
+                    self._turn(cohort, time, slot)
+                else:
+                    del self._cohorts[cohort.interval_s, cohort.phase_slot]
+        self._slot = max(slot, self._slot)
+        self._now, self._time, self._stretch = now, time, max(1.0, self.stretch)
+        return turns, time - before
+
+    def _turn(self, cohort: Cohort, time: float, slot: int) -> None:
+        """Put a cohort where its next turn lies; turns that have passed too are missed."""
+        due = cohort.due + cohort.interval_s
+        if due <= time:
+            passed = int((time - due) / cohort.interval_s) + 1
+            self.missed += passed * len(cohort.checks)
+            due += passed * cohort.interval_s
+        cohort.due = due
+        self._wheel[max(_slot_of(due), slot + 1)].append(cohort)
+
+
+def _slot_of(time: float) -> int:
+    return int(time * SLOTS_PER_S + _UP)
+
+
+def _emptied(wheel: dict[int, list[_Entry]], last: int, now: int) -> list[tuple[int, list[_Entry]]]:
+    """Take the filled slots after `last` up to `now` out of a wheel, in order."""
+    if now - last > len(wheel):  # after a long pause, or at the first call
+        slots: Iterable[int] = sorted(slot for slot in wheel if slot <= now)
+    else:
+        slots = range(last + 1, now + 1)
+    return [(slot, wheel.pop(slot)) for slot in slots if slot in wheel]
+
+
+def _next_in_phase(cohort: Cohort, time: float) -> float:
+    """Return the first instant of the cohort's phase after `time`."""
+    phase_s = cohort.phase_slot / SLOTS_PER_S
+    periods = (time - phase_s) // cohort.interval_s + 1
+    instant = phase_s + periods * cohort.interval_s
+    return instant if instant > time else instant + cohort.interval_s
