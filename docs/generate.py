@@ -38,15 +38,23 @@ from docs.tables import (
     struct,
     table,
 )
-from probe import wire
+from probe import specs, wire
 from probe.http.pool import ConnectionEvent
 from probe.ledger import OPERATIONS, PHASES
 from probe.metrics import INSTRUMENTS, PREFIX
+from probe.profiles import PROFILES
 from probe.reasons import REASONS, OutcomeKind, Reason
 from tests.fakes.nouns import NEW
+from tests.fakes.replies import TABLE
 from tests.fakes.small_world import SmallWorld
 
-PAGES: Final = ("architecture.md", "contract.md", "lifecycle.md", "operations.md")
+PAGES: Final = (
+    "architecture.md",
+    "conformance.md",
+    "contract.md",
+    "lifecycle.md",
+    "operations.md",
+)
 BLOCK: Final = re.compile(
     r"(?P<head><!-- generated: (?P<name>[\w-]+) -->\n)(?P<old>.*?)(?P<end><!-- end -->)", re.DOTALL
 )
@@ -71,12 +79,46 @@ def settings(module: object, path: str, shared: Mapping[str, str], table_name: s
 
 def reasons() -> str:
     """Return the reason table, with what this version can come to."""
-    used = "".join((ROOT / "probe" / name).read_text() for name in ("check.py", "sweep.py"))
+    used = "".join(
+        path.read_text() for path in (ROOT / "probe").glob("**/*.py") if path.name != "reasons.py"
+    )
     rows = [
         [code(r), e.layer, e.kind, "yes" if f"Reason.{r.name}" in used else "not yet", e.sentence]
         for r, e in REASONS.items()
     ]
     return table(("reason", "layer", "outcome", "given today", "sentence"), rows)
+
+
+def conformance() -> str:
+    """Return what three probers make of every reply."""
+    found = tomllib.loads((ROOT / "docs" / "conformance.toml").read_text(encoding="utf-8"))
+    rows = (
+        [
+            TABLE[name].what,
+            *(
+                " / ".join(dict.fromkeys(v) if len({*v}) == 1 else v)
+                for v in (r["status"], r["body"])
+            ),
+            r.get("why", ""),
+        ]
+        for name, r in found.items()
+    )
+    return table(("reply", "by its status", "with a text in its body", "why ours differs"), rows)
+
+
+def profiles() -> str:
+    """Return the profiles, as a target may name them."""
+    rows = []
+    for name, profile in PROFILES.items():
+        asked = [
+            f"{c.method or 'method'} {c.path or 'health_path'}"
+            if isinstance(c, specs.HttpCheck)
+            else "connection"
+            for c in profile.checks
+        ]
+        place = f"[documented]({profile.source})" if profile.source else "-"
+        rows.append([code(name), ", ".join(map(code, asked)), profile.sentence, place])
+    return table(("name", "asks", "what it is", "source"), rows)
 
 
 def probe_metrics() -> str:
@@ -226,6 +268,10 @@ BLOCKS: Final[Mapping[str, Build]] = {
     "change": partial(struct, wire.HealthChange),
     "outcomes": lambda _: members(OutcomeKind, "probe/reasons.py"),
     "reasons": lambda _: reasons(),
+    "conformance": lambda _: conformance(),
+    "profiles": lambda _: profiles(),
+    "http-check": partial(struct, specs.HttpCheck),
+    "json-expectation": partial(struct, specs.JsonExpectation),
     "probe-metrics": lambda _: probe_metrics(),
     "controller-metrics": lambda _: controller_metrics(),
     "labels": lambda _: label_values(),

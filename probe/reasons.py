@@ -109,7 +109,9 @@ REASONS: Final[Mapping[Reason, ReasonEntry]] = MappingProxyType(
         Reason.STATUS_UNEXPECTED: ReasonEntry(
             Layer.CONTENT, _FAILED, "the status code is not among the expected ones"
         ),
-        Reason.BODY_MISMATCH: ReasonEntry(Layer.CONTENT, _FAILED, "the body is not as expected"),
+        Reason.BODY_MISMATCH: ReasonEntry(
+            Layer.CONTENT, _FAILED, "the reply's headers or body are not as expected"
+        ),
         Reason.REDIRECT_REFUSED: ReasonEntry(
             Layer.CONTENT, _FAILED, "answered with a redirect, which a probe never follows"
         ),
