@@ -39,6 +39,13 @@ class SecretSource(Protocol):
         """Return what a reference stands for. Raises `WireError` if it may not, or is not there."""
 
 
+class ProxyRule(Protocol):
+    """Which places are asked through a forward proxy."""
+
+    def covers(self, place: Place, /) -> bool:
+        """Tell whether this one is."""
+
+
 class TlsSource(Protocol):
     """Where TLS contexts are."""
 
@@ -52,6 +59,7 @@ def admit(
     *,
     secrets: SecretSource | None = None,
     tls: TlsSource | None = None,
+    proxy: ProxyRule | None = None,
 ) -> Prepared:
     """Prepare all of a target that does not change from probe to probe.
 
@@ -69,12 +77,15 @@ def admit(
     steps = tuple(_step(target, check, headers) for check in asked if isinstance(check, HttpCheck))
     if len(steps) > STEPS_MAX:
         raise MalformedEntry(f"checks: {len(steps)} requests a probe; ask for at most {STEPS_MAX}")
+    proxied = proxy is not None and proxy.covers(place)
+    if proxied:
+        _refuse_by_proxy(target, has_steps=bool(steps))
     return Prepared(
         place=place,
         port=target.inference_port,
         steps=steps,
         tls=_plan(target, place, tls),
-        detour=target.http2 and bool(steps),
+        detour=proxied or (target.http2 and bool(steps)),
         refusal=policy.refusal(place, target.inference_port),
     )
 
@@ -139,6 +150,16 @@ def _plan(target: ReplicaProbeTarget, place: Place, tls: TlsSource | None) -> Tl
     if tls is None:
         raise UnsupportedCheck("scheme: 'https' cannot be spoken: this prober has no TLS")
     return tls.plan(target.tls or TlsOptions(), place, http2=target.http2)
+
+
+def _refuse_by_proxy(target: ReplicaProbeTarget, *, has_steps: bool) -> None:
+    """Refuse what a proxy would answer for the replica."""
+    if not has_steps:
+        raise UnsupportedCheck(
+            "checks: 'tcp' would only reach the proxy; use 'http', or set proxy_for"
+        )
+    if target.http2 and target.scheme == "http":
+        raise UnsupportedCheck("http2: a proxy forwards HTTP/1.1; use scheme 'https', or leave it")
 
 
 def _host_header(target: ReplicaProbeTarget, place: Place) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from probe.admit import SecretSource, TlsSource, admit
+from probe.admit import ProxyRule, SecretSource, TlsSource, admit
 from probe.faults import reason_of, words_of
 from probe.health import Outcome, ended
 from probe.http.policy import ConnectPolicy
@@ -75,7 +75,7 @@ def redacted(text: str, secrets: tuple[str, ...]) -> str:
 class StatusJudge:
     """Judges what the wire brings; implements `probe.http.pool.Judge`."""
 
-    __slots__ = ("policy", "secrets", "tls")
+    __slots__ = ("policy", "proxy", "secrets", "tls")
 
     def __init__(
         self,
@@ -83,14 +83,16 @@ class StatusJudge:
         *,
         secrets: SecretSource | None = None,
         tls: TlsSource | None = None,
+        proxy: ProxyRule | None = None,
     ) -> None:
         self.policy = policy
+        self.proxy = proxy
         self.secrets = secrets
         self.tls = tls
 
     def admit(self, target: ReplicaProbeTarget) -> Prepared:
         """Prepare a target; raises as the function `admit` does."""
-        return admit(target, self.policy, secrets=self.secrets, tls=self.tls)
+        return admit(target, self.policy, secrets=self.secrets, tls=self.tls, proxy=self.proxy)
 
     def replied(
         self,

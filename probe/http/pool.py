@@ -20,7 +20,7 @@ from probe.http.connection import Connection, Dial, State
 from probe.http.request import Prepared, Step
 from probe.http.response import NOT_A_BYTE, Reply
 from probe.scheduler import Check
-from probe.wire import ReplicaProbeTarget
+from probe.wire import Reason, ReplicaProbeTarget
 
 REPLIES_REMEMBERED: Final = 512
 """At most 2 KiB each: 1 MiB for all. One deployment needs one or two per second."""
@@ -68,6 +68,9 @@ class Judge(Protocol):
 
     def broke(self, error: BaseException, /, *, connect_s: float, total_s: float) -> Outcome:
         """Judge a failure of the dial, or of an open connection."""
+
+    def unresolved(self, fault: Reason, detail: str, /, *, total_s: float) -> Outcome:
+        """Judge a name without an address to dial."""
 
     def late(self, *, phase: Phase, received: int, limit_s: float) -> Outcome:
         """Judge a deadline that passed after `received` bytes of an incomplete reply."""
