@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
-from redis.asyncio import Redis
 
-from probe.bus_client import BusLink, chunks, connect, seconds, text
+from probe.bus_client import chunks, seconds, text
+from probe.bus_connect import Client, connect, link_of
 from probe.bus_feed import Written, check_layout, remove_targets, write_targets
 from probe.errors import (
     BusRefused,
@@ -73,8 +73,8 @@ class ControlBus:
     `BusUnreachable` if there is no answer in time and `BusRefused` if the answer is an error.
     """
 
-    def __init__(self, client: Redis, keys: Keys | None = None, *, timeout_s: float = 5.0) -> None:
-        self._link = BusLink(client, timeout_s=timeout_s)
+    def __init__(self, client: Client, keys: Keys | None = None, *, timeout_s: float = 5.0) -> None:
+        self._link = link_of(client, timeout_s=timeout_s)
         self._keys = keys or Keys()
 
     async def hello(self) -> None:
@@ -88,8 +88,8 @@ class ControlBus:
     async def ensure_epoch(self) -> str:
         """Return the epoch of the bus, and write a new one if it has none (S4)."""
         batch = self._link.batch()
-        batch.set(self._keys.epoch, secrets.token_hex(8), nx=True)
-        batch.get(self._keys.epoch)
+        batch.add("SET", self._keys.epoch, secrets.token_hex(8), "NX")
+        batch.add("GET", self._keys.epoch)
         return text((await self._link.write(batch))[1])
 
     async def read_evidence(self, replica_ids: Iterable[ReplicaId]) -> Evidence:
@@ -98,9 +98,9 @@ class ControlBus:
         A chunk that the server refuses to answer makes its ids unreadable, not absent.
         """
         batch = self._link.batch()
-        batch.time()
-        batch.get(self._keys.epoch)
-        batch.zrange(self._keys.probers, 0, -1)
+        batch.add_words("TIME")
+        batch.add("GET", self._keys.epoch)
+        batch.add("ZRANGE", self._keys.probers, 0, -1)
         now, epoch, instances = await self._link.read(batch)
         probers, rejected = await self._heartbeats([text(instance) for instance in instances])
         statuses: dict[ReplicaId, ReplicaHealthStatus] = {}
@@ -147,18 +147,21 @@ class ControlBus:
         """
         batch = self._link.batch()
         if last_id is None:
-            batch.xrevrange(self._keys.changes, count=1)
+            batch.add("XREVRANGE", self._keys.changes, "+", "-", "COUNT", 1)
             (newest,) = await self._link.read(batch)
             return Changes(changes=(), last_id=text(newest[0][0]) if newest else "0-0")
         wait_ms = max(1, min(block_ms, BLOCK_MAX_MS))  # 0 would mean for ever
-        batch.xread({self._keys.changes: last_id}, count=_CHANGES_PER_READ, block=wait_ms)
+        stream = self._keys.changes
+        words = ("XREAD", "COUNT", _CHANGES_PER_READ, "BLOCK", wait_ms, "STREAMS", stream, last_id)
+        batch.add_words(*words, key=stream)
         (streams,) = await self._link.read(batch)
         found: list[HealthChange] = []
         rejected = 0
-        for entry_id, fields in streams[0][1] if streams else ():
+        for entry_id, fields in streams[stream.encode()] if streams else ():
             last_id = text(entry_id)
+            pairs = dict(zip(fields[::2], fields[1::2], strict=True))
             try:
-                found.append(_change_decoder.decode(fields.get(b"change", b"")))
+                found.append(_change_decoder.decode(pairs.get(b"change", b"")))
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 rejected += 1
         return Changes(changes=found, last_id=last_id, rejected=rejected)
@@ -172,10 +175,8 @@ class ControlBus:
         rejected = 0
         if not instances:
             return probers, rejected
-        batch = self._link.batch()
-        batch.mget([self._keys.heartbeat(instance) for instance in instances])
-        (values,) = await self._link.read(batch)
-        for instance, value in zip(instances, values, strict=True):
+        found = await self._link.values([self._keys.heartbeat(instance) for instance in instances])
+        for instance, value in zip(instances, found.values, strict=True):
             if value is None:  # its time is over; the index forgets it within the hour
                 continue
             try:
@@ -191,11 +192,7 @@ class ControlBus:
         unreadable: dict[ReplicaId, str],
     ) -> None:
         names = [self._keys.status(replica_id) for replica_id in replica_ids]
-        batch = self._link.batch()
-        batch.mget(names)
-        (values,) = await self._link.read(batch)
-        missing = {name for name, value in zip(names, values, strict=True) if value is None}
-        foreign = await self._link.foreign(missing)
+        values, foreign = await self._link.values(names)
         for replica_id, name, value in zip(replica_ids, names, values, strict=True):
             if value is None:
                 if name in foreign:

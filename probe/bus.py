@@ -5,17 +5,17 @@ an error of the bus is raised as `BusError`: it never looks like an absent key. 
 scheduling; all times here are seconds of the bus's own clock.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
-from redis.asyncio import Redis
 
-from probe.bus_client import BusLink, chunks, connect, seconds, text
+from probe.bus_client import chunks, seconds, text
+from probe.bus_connect import Client, connect, link_of
 from probe.bus_feed import check_layout
 from probe.bus_members import read_lives, read_probers
 from probe.bus_targets import Rejected, Targets, read_targets
-from probe.bus_writes import SetEx, WriteMode, detect, queue
+from probe.bus_writes import Entries, WriteMode
 from probe.errors import BusRefused, WireError
 from probe.wire import (
     CHANGES_MAX_LENGTH,
@@ -54,13 +54,13 @@ class ProbeBus:
 
     def __init__(
         self,
-        client: Redis,
+        client: Client,
         keys: Keys | None = None,
         *,
         write_mode: WriteMode | None = None,
         timeout_s: float = 5.0,
     ) -> None:
-        self._link = BusLink(client, timeout_s=timeout_s)
+        self._link = link_of(client, timeout_s=timeout_s)
         self._keys = keys or Keys()
         self._forced_mode = write_mode
         self._mode = write_mode
@@ -78,11 +78,11 @@ class ProbeBus:
 
     async def poll(self) -> Poll:
         """Read the partition versions, the epoch and the time in one round trip."""
-        pipeline = self._link.batch()
-        pipeline.hgetall(self._keys.versions)
-        pipeline.get(self._keys.epoch)
-        pipeline.time()
-        versions, epoch, now = await self._link.read(pipeline)
+        batch = self._link.batch()
+        batch.add("HGETALL", self._keys.versions)
+        batch.add("GET", self._keys.epoch)
+        batch.add_words("TIME")
+        versions, epoch, now = await self._link.read(batch)
         return Poll(
             versions={
                 int(partition): int(version)
@@ -106,7 +106,9 @@ class ProbeBus:
         """Read what is known of `replica_ids`; what is absent or cannot be used is left out."""
         found: dict[ReplicaId, ReplicaHealthStatus] = {}
         for chunk in chunks(list(dict.fromkeys(replica_ids))):
-            values = await self._mget([self._keys.status(replica_id) for replica_id in chunk])
+            names = [self._keys.status(replica_id) for replica_id in chunk]
+            values, foreign = await self._link.values(names)
+            self.rejected_statuses += len(foreign)
             for replica_id, value in zip(chunk, values, strict=True):
                 if value is None:
                     continue
@@ -118,20 +120,19 @@ class ProbeBus:
                 found[replica_id] = status
         return found
 
-    async def write_statuses(self, items: Sequence[SetEx]) -> float:
-        """Set every `(key, value, ttl_s)` and return the bus time, in one round trip.
+    async def write_statuses(self, build: Callable[[], Entries]) -> None:
+        """Set the entries that `build` returns, in one round trip.
 
-        On an error some of the items may be written; writing all of them again is harmless.
+        It is called when the connection is ready, right before the bytes leave, so that nothing
+        in it grows old meanwhile; again if the connection breaks. On an error some entries may
+        be written: writing all of them again is harmless.
         """
-        pipeline = self._link.batch()
-        queue(pipeline, items, await self._write_mode())
-        pipeline.time()
+        mode = await self._write_mode()
         try:
-            replies = await self._link.write(pipeline)
+            await self._link.deliver(build, mode)
         except BusRefused:
             self._mode = self._forced_mode  # another server may answer there now: ask again
             raise
-        return seconds(replies[-1])
 
     async def read_probers(self, time_s: float) -> dict[str, ProberHeartbeat]:
         """Read the heartbeats of the probers that live; `time_s` is now, on the bus."""
@@ -143,43 +144,37 @@ class ProbeBus:
 
     async def heartbeat(self, beat: ProberHeartbeat, *, ttl_s: int = HEARTBEAT_TTL_S) -> float:
         """Say that this prober lives; `at` is stamped here with the bus time, and returned."""
+        keys = self._keys
         clock = self._link.batch()
-        clock.time()
+        clock.add_words("TIME")
         at = seconds((await self._link.read(clock))[0])
-        pipeline = self._link.transaction()
-        pipeline.set(
-            self._keys.heartbeat(beat.instance),
-            encode(msgspec.structs.replace(beat, at=at)),
-            ex=ttl_s,
-        )
-        pipeline.zadd(self._keys.probers, {beat.instance: at})
-        pipeline.zremrangebyscore(self._keys.probers, "-inf", at - TARGET_TTL_S)
-        pipeline.expire(self._keys.probers, TARGET_TTL_S)
-        pipeline.set(self._keys.partitions, PARTITIONS, nx=True, ex=TARGET_TTL_S)
-        pipeline.expire(self._keys.partitions, TARGET_TTL_S)
-        await self._link.write(pipeline)
+        value = encode(msgspec.structs.replace(beat, at=at))
+        change = self._link.transaction()
+        change.add("SET", keys.heartbeat(beat.instance), value, "EX", ttl_s)
+        change.add("ZADD", keys.probers, at, beat.instance)
+        change.add("ZREMRANGEBYSCORE", keys.probers, "-inf", at - TARGET_TTL_S)
+        change.add("EXPIRE", keys.probers, TARGET_TTL_S)
+        change.add("SET", keys.partitions, PARTITIONS, "NX", "EX", TARGET_TTL_S)
+        change.add("EXPIRE", keys.partitions, TARGET_TTL_S)
+        await self._link.write(change)
         return at
 
     async def retire(self, instance: str) -> None:
         """Say that this prober ends by intent, so that nobody waits for its heartbeat."""
-        pipeline = self._link.transaction()
-        pipeline.delete(self._keys.heartbeat(instance))
-        pipeline.zrem(self._keys.probers, instance)
-        await self._link.write(pipeline)
+        change = self._link.transaction()
+        change.add("DEL", self._keys.heartbeat(instance))
+        change.add("ZREM", self._keys.probers, instance)
+        await self._link.write(change)
 
     async def announce(self, changes: Sequence[HealthChange]) -> None:
         """Append verdict changes to the stream, oldest first; no changes, no round trip."""
         if not changes:
             return
-        pipeline = self._link.batch()
+        batch = self._link.batch()
+        trim = ("MAXLEN", "~", CHANGES_MAX_LENGTH, "*")
         for change in changes:
-            pipeline.xadd(
-                self._keys.changes,
-                {"change": encode(change)},
-                maxlen=CHANGES_MAX_LENGTH,
-                approximate=True,
-            )
-        await self._link.write(pipeline)
+            batch.add("XADD", self._keys.changes, *trim, "change", encode(change))
+        await self._link.write(batch)
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -187,11 +182,5 @@ class ProbeBus:
 
     async def _write_mode(self) -> WriteMode:
         if self._mode is None:
-            self._mode = await detect(self._link)
+            self._mode = await self._link.write_mode()
         return self._mode
-
-    async def _mget(self, keys: list[str]) -> list[bytes | None]:
-        pipeline = self._link.batch()
-        pipeline.mget(keys)
-        values: list[bytes | None] = (await self._link.read(pipeline))[0]
-        return values

@@ -1,91 +1,55 @@
-"""The connection to the bus, and the one place where its errors get our names.
+"""The link to the bus, and the one place where its errors get our names.
 
 Used by `probe.bus` and its parts. Everything that leaves the process here has a deadline, and a
-batch that must finish is shielded: redis drops a connection that is cancelled half-way, so a
-late reply can never be taken for another command's. Knows nothing of targets or statuses.
+batch that must finish is shielded: a connection that is cancelled half-way is dropped, so a late
+reply can never be taken for another command's. Knows nothing of targets or statuses.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar
 
 import anyio
-import hiredis
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.client import Pipeline
-from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.typing import EncodableT
 
-from probe.errors import BusError, BusRefused, BusUnreachable, SettingsError
+from probe.bus_batch import Batch, Parcel
+from probe.bus_writes import Entries, WriteMode, pack
+from probe.errors import BusError, BusRefused, BusUnreachable
 
 CHUNK: Final = 1000
 """Keys per command: measured, larger chunks gain nothing and hold the server longer."""
-SCHEMES: Final = ("redis", "rediss", "unix")
+RETRY_S: Final = 0.02
+"""One more try finds a server that came back; longer absences are the caller's to ride out."""
 _DETAIL_MAX_CHARS: Final = 200
-_NO_ANSWER: Final = (RedisConnectionError, RedisTimeoutError, OSError)
-_REFUSALS: Final = (AuthenticationError, BusyLoadingError, ResponseError)
+NO_ANSWER: Final = (RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError)
+REFUSALS: Final = (AuthenticationError, BusyLoadingError, ResponseError)
 """Answers of a server, though the library derives two of them from its connection error."""
 _TCP_DEFAULTS: Final = {"host": "localhost", "port": 6379}
-
 
 _Item = TypeVar("_Item")
 
 
-def connect(
-    url: str,
-    *,
-    client_name: str = "fleetpulse-probe",
-    max_connections: int = 8,
-    timeout_s: float = 2.0,
-) -> Redis:
-    """Build a client of the bus at `url`; the first command connects.
+class Values(NamedTuple):
+    """What strings hold, in the order asked for."""
 
-    One retry after 20 ms finds a server that came back; longer absences are the caller's to
-    ride out (the library's own defaults would hide them for 3 to 10 s).
-
-    Raises:
-        SettingsError: if `url` is not a redis://, rediss:// or unix:// address.
-    """
-    remedy = "write for example redis://127.0.0.1:6379/0, rediss://… or unix:///path"
-    try:
-        scheme = urlsplit(url).scheme
-        if scheme not in SCHEMES:
-            raise SettingsError(f"the bus address has the scheme {scheme!r}: {remedy}")
-        pool = BlockingConnectionPool.from_url(
-            url,
-            client_name=client_name,
-            max_connections=max_connections,
-            timeout=timeout_s,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(ExponentialBackoff(cap=0.1, base=0.02), retries=1),
-        )
-        pool.make_connection()  # type: ignore[no-untyped-call]  # refuses what it cannot use
-    except (ValueError, TypeError) as error:
-        raise SettingsError(f"the bus address cannot be used ({error}): {remedy}") from error
-    pool.connection_class = type("Packed", (_PackedInC, pool.connection_class), {})
-    return Redis.from_pool(pool)
-
-
-class _PackedInC:
-    """Makes a connection of the library pack its commands in C, as its blocking half does.
-
-    Its own loop over the arguments costs 1.1 us for each status written, this one 0.2.
-    """
-
-    def pack_command(self, *args: EncodableT) -> list[bytes]:
-        """Encode one command; a name of two words is two arguments."""
-        name, *rest = args
-        words = (*str(name).split(), *rest)
-        return [hiredis.pack_command(words)]  # type: ignore[arg-type]  # its stub takes one word
+    values: list[bytes | None]
+    foreign: frozenset[str]
+    """Names of keys that exist and hold another type; their value is None as well."""
 
 
 class BusLink:
-    """A client of the bus with our deadline and our names for its errors.
+    """A client of one server, or of a Sentinel service, with our deadline and error names.
 
     Every method that sends raises `BusUnreachable` if there is no connection, or no answer
     within the deadline, and `BusRefused` if the server answers with an error.
@@ -97,58 +61,135 @@ class BusLink:
         settings = client.connection_pool.connection_kwargs
         path = settings.get("path")
         tcp = ":".join(str(settings.get(part, default)) for part, default in _TCP_DEFAULTS.items())
-        self.address = f"unix://{path}" if path else tcp
+        service = getattr(client.connection_pool, "service_name", None)
+        self.address = (
+            f"unix://{path}" if path else f"sentinel service {service}" if service else tcp
+        )
         """Where it connects to, without credentials."""
 
-    def batch(self) -> Pipeline:
+    @staticmethod
+    def batch() -> Batch:
         """Start a batch of commands that are sent, and answered, together."""
-        return self._client.pipeline(transaction=False)
+        return Batch()
 
-    def transaction(self) -> Pipeline:
+    @staticmethod
+    def transaction() -> Batch:
         """Start a batch of commands that happen all at once, or not at all."""
-        return self._client.pipeline(transaction=True)
+        return Batch(atomic=True)
 
-    async def read(self, pipeline: Pipeline) -> list[Any]:
+    async def read(self, batch: Batch) -> list[Any]:
         """Send a batch and return its replies in order."""
-        return self._accept(await self.ask(pipeline))
+        return self._accept(await self.ask(batch))
 
-    async def write(self, pipeline: Pipeline) -> list[Any]:
+    async def write(self, batch: Batch) -> list[Any]:
         """Send a batch that a cancellation must not cut short; return its replies in order."""
-        return self._accept(await self.ask(pipeline, shield=True))
+        return self._accept(await self.ask(batch, shield=True))
 
-    async def ask(self, pipeline: Pipeline, *, shield: bool = False) -> list[Any]:
+    async def ask(self, batch: Batch, *, shield: bool = False) -> list[Any]:
         """Send a batch and return its replies; an error reply is a value among them."""
-        try:
-            with anyio.fail_after(self._timeout_s, shield=shield):
-                return await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError) as error:  # OSError: TimeoutError, our deadline, is one
-            raise explain(error, self.address) from error
+        return await self._bounded(partial(self._attempt, batch), shield=shield)
 
-    async def foreign(self, keys: Collection[str]) -> set[str]:
-        """Return those of `keys` that exist after all: MGET answers "absent" for another type.
+    async def write_mode(self) -> WriteMode:
+        """Ask the server for the best way to set keys in bulk.
 
-        Costs one command while none exists, which is nearly always.
+        What it refuses to tell, it does not offer.
         """
-        if not keys:
-            return set()
         batch = self.batch()
-        batch.exists(*keys)
+        batch.add_words("COMMAND", "INFO", "MSETEX")
+        batch.add_words("EVAL", "return 1", 0)
+        known, trial = await self.ask(batch)
+        if isinstance(known, list) and known and known[0]:
+            return WriteMode.MSETEX
+        return WriteMode.LUA if trial == 1 else WriteMode.PIPELINE
+
+    async def deliver(self, build: Callable[[], Entries], mode: WriteMode) -> None:
+        """Set what `build` returns once the connection is ready; never cut short.
+
+        `build` is called right before the bytes leave, and again if the connection breaks.
+        """
+        attempt = partial(self._exchange, lambda: pack(build(), mode))
+        self._accept(await self._bounded(attempt, shield=True))
+
+    async def values(self, names: Sequence[str]) -> Values:
+        """Read strings in bulk; a key of another type is told from an absent one.
+
+        MGET answers the same for both. Asking again costs one command while nothing is foreign,
+        which is nearly always.
+        """
+        if not names:
+            return Values([], frozenset())
+        batch = self.batch()
+        batch.add("MGET", *names)
+        (values,) = await self.read(batch)
+        absent = [name for name, value in zip(names, values, strict=True) if value is None]
+        if not absent:
+            return Values(values, frozenset())
+        batch = self.batch()
+        batch.add("EXISTS", *absent)
         if (await self.read(batch))[0] == 0:
-            return set()
+            return Values(values, frozenset())
         batch = self.batch()
-        for key in keys:
-            batch.exists(key)
-        return {key for key, found in zip(keys, await self.read(batch), strict=True) if found}
+        for name in absent:
+            batch.add("EXISTS", name)
+        found = zip(absent, await self.read(batch), strict=True)
+        return Values(values, frozenset(name for name, exists in found if exists))
 
     async def aclose(self) -> None:
         """Close every connection."""
         await self._client.aclose()
+
+    async def _bounded(
+        self, attempt: Callable[[], Awaitable[list[Any]]], *, shield: bool
+    ) -> list[Any]:
+        try:
+            with anyio.fail_after(self._timeout_s, shield=shield):
+                try:
+                    return await attempt()
+                except REFUSALS:
+                    raise
+                except NO_ANSWER:
+                    await anyio.sleep(RETRY_S)
+                return await attempt()
+        except (RedisError, RedisClusterException, OSError) as error:
+            # OSError: TimeoutError, our deadline, is one
+            raise explain(error, self.address) from error
+
+    async def _attempt(self, batch: Batch) -> list[Any]:
+        return batch.unwrapped(await self._exchange(batch.packed))
+
+    async def _exchange(self, make: Callable[[], Parcel]) -> list[Any]:
+        pool = self._client.connection_pool
+        connection: AbstractConnection = await pool.get_connection()  # type: ignore[no-untyped-call]  # as the library has it
+        try:
+            parcel = make()  # as late as can be: nothing grows old while a connection is made
+            replies = await exchange(connection, parcel)
+            if any(type(reply) is ReadOnlyError for reply in replies):
+                # A demoted primary (R-63): nothing of the pool may stay there, readers neither.
+                await connection.disconnect()
+                await pool.disconnect(inuse_connections=False)
+            return replies
+        finally:
+            await pool.release(connection)
 
     def _accept(self, replies: list[Any]) -> list[Any]:
         for reply in replies:
             if isinstance(reply, Exception):
                 raise explain(reply, self.address) from reply
         return replies
+
+
+async def exchange(connection: AbstractConnection, parcel: Parcel) -> list[Any]:
+    """Send a parcel and read its replies; the library drops a connection that is cut short."""
+    if not parcel.replies:
+        return []
+    await connection.send_packed_command(parcel.data, check_health=False)
+    replies: list[Any] = []
+    for _ in range(parcel.replies):
+        try:
+            replies.append(await connection.read_response())
+        except ResponseError as error:
+            replies.append(error)
+    return replies
 
 
 def chunks(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:
@@ -162,22 +203,22 @@ def text(value: bytes | str) -> str:
     return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
 
 
-def seconds(time: tuple[int, int]) -> float:
+def seconds(time: Sequence[bytes]) -> float:
     """Return the reply of TIME in seconds.
 
-    >>> seconds((12, 250_000))
+    >>> seconds([b"12", b"250000"])
     12.25
     """
-    return time[0] + time[1] / 1e6
+    return int(time[0]) + int(time[1]) / 1e6
 
 
 def explain(error: Exception, address: str) -> BusError:
     """Name an error of the client library: no answer is not the same as the answer no."""
     answer = error
-    if not isinstance(error, _REFUSALS) and isinstance(error.__cause__, _REFUSALS):
+    if not isinstance(error, REFUSALS) and isinstance(error.__cause__, REFUSALS):
         answer = error.__cause__  # said while the connection was being made
     detail = str(answer)[:_DETAIL_MAX_CHARS] or type(answer).__name__
-    if isinstance(answer, _REFUSALS) or not isinstance(answer, _NO_ANSWER):
+    if isinstance(answer, REFUSALS) or not isinstance(answer, NO_ANSWER):
         return BusRefused(f"the bus at {address} refused: {detail}")
     return BusUnreachable(
         f"the bus at {address} cannot be reached ({detail}): start it, or name another with --redis"

@@ -1,8 +1,9 @@
 """How probe targets get onto the bus, and off it again.
 
 Used by the controller's sync and by `fleetpulse targets`: there is one way to write a target. It,
-its place in the index and the version of its partition change in one transaction, so that a
-prober never sees one without the other, and no key is ever without its time to live (R-64).
+its place in the index and the version of its partition change in one transaction, or in that
+order where none can span them: a prober that is told of a change finds it, and no key is ever
+without its time to live (R-64).
 """
 
 from collections import defaultdict
@@ -40,8 +41,8 @@ async def check_layout(link: BusLink, keys: Keys) -> None:
         SettingsError: if the bus is laid out for another number of partitions.
     """
     batch = link.batch()
-    batch.set(keys.partitions, PARTITIONS, nx=True, ex=TARGET_TTL_S)
-    batch.get(keys.partitions)
+    batch.add("SET", keys.partitions, PARTITIONS, "NX", "EX", TARGET_TTL_S)
+    batch.add("GET", keys.partitions)
     found = text((await link.write(batch))[1])
     if found != str(PARTITIONS):
         raise SettingsError(
@@ -88,11 +89,12 @@ async def remove_targets(link: BusLink, keys: Keys, replica_ids: Iterable[Replic
     removed = 0
     for partition, group in groups.items():
         change = link.transaction()
-        change.delete(*map(keys.target, group))
-        change.delete(*map(keys.status, group))
-        change.zrem(keys.index(partition), *group)
-        change.hincrby(keys.versions, str(partition), 1)
-        removed += (await link.write(change))[0]
+        for name in (*map(keys.target, group), *map(keys.status, group)):
+            change.add("DEL", name)
+        change.add("ZREM", keys.index(partition), *group)
+        change.then()
+        change.add("HINCRBY", keys.versions, partition, 1)
+        removed += sum((await link.write(change))[: len(group)])
     return removed
 
 
@@ -112,17 +114,20 @@ async def _write_partition(
     index = keys.index(partition)
     values = {keys.target(replica_id): encode(t) for replica_id, t in group.items()}
     batch = link.batch()
-    batch.time()
-    batch.mget(list(values))
-    batch.zmscore(index, list(group))
-    now, present, scores = await link.read(batch)
+    batch.add_words("TIME")
+    batch.add("ZMSCORE", index, *group)
+    now, scores = await link.read(batch)
     now_s = seconds(now)
+    present = (await link.values(list(values))).values
     change = link.transaction()
     for name, value in values.items():
-        change.set(name, value, ex=TARGET_TTL_S)
-    change.zadd(index, dict.fromkeys(group, now_s + TARGET_TTL_S))
-    change.zremrangebyscore(index, "-inf", now_s)
-    change.expire(keys.partitions, TARGET_TTL_S)
+        change.add("SET", name, value, "EX", TARGET_TTL_S)
+    change.then()
+    for replica_id in group:
+        change.add("ZADD", index, now_s + TARGET_TTL_S, replica_id)
+    change.add("ZREMRANGEBYSCORE", index, "-inf", now_s)
+    change.add("EXPIRE", keys.partitions, TARGET_TTL_S)
     if present != list(values.values()) or None in scores:
-        change.hincrby(keys.versions, str(partition), 1)
+        change.then()
+        change.add("HINCRBY", keys.versions, partition, 1)
     await link.write(change)

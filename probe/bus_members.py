@@ -23,15 +23,13 @@ async def read_probers(link: BusLink, keys: Keys, *, time_s: float) -> dict[str,
     `time_s`, of the bus, spares the names of those that ended within the last hour.
     """
     batch = link.batch()
-    batch.zrangebyscore(keys.probers, time_s - 2 * HEARTBEAT_TTL_S, "+inf")
+    batch.add("ZRANGEBYSCORE", keys.probers, time_s - 2 * HEARTBEAT_TTL_S, "+inf")
     instances = [text(instance) for instance in (await link.read(batch))[0]]
     if not instances:
         return {}
-    batch = link.batch()
-    for instance in instances:  # not MGET: in a cluster each may lie on another node
-        batch.get(keys.heartbeat(instance))
+    found = await link.values([keys.heartbeat(instance) for instance in instances])
     beats: dict[str, ProberHeartbeat] = {}
-    for instance, value in zip(instances, await link.read(batch), strict=True):
+    for instance, value in zip(instances, found.values, strict=True):
         if value is None:
             continue
         try:
@@ -49,7 +47,7 @@ async def read_lives(
     for chunk in chunks(list(replica_ids)):
         batch = link.batch()
         for replica_id in chunk:
-            batch.pttl(keys.status(replica_id))
+            batch.add("PTTL", keys.status(replica_id))
         for replica_id, left_ms in zip(chunk, await link.read(batch), strict=True):
             if left_ms >= 0:
                 lives[replica_id] = left_ms / 1000

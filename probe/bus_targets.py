@@ -8,9 +8,8 @@ one without the other. Knows nothing of probing.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from redis.asyncio import Redis
-
 from probe.bus_client import BusLink, chunks, seconds, text
+from probe.bus_connect import Client, link_of
 from probe.bus_feed import remove_targets, write_targets
 from probe.errors import BusRefused, MalformedEntry, WireError
 from probe.wire import (
@@ -52,13 +51,9 @@ async def read_targets(
     targets = Targets({partition: [] for partition in wanted})
     for members in chunks(await _members(link, keys, wanted, time_s)):
         names = [keys.target(ReplicaId(member)) for _, member in members]
-        batch = link.batch()
-        batch.mget(names)
-        (values,) = await link.read(batch)
-        missing = {name for name, value in zip(names, values, strict=True) if value is None}
-        foreign = await link.foreign(missing)
+        values, foreign = await link.values(names)
         for (partition, member), name, value in zip(members, names, values, strict=True):
-            if name in missing and name not in foreign:
+            if value is None and name not in foreign:
                 continue
             try:
                 target = _target(value, member, partition)
@@ -76,7 +71,7 @@ async def _members(
         return []
     batch = link.batch()
     for partition in partitions:
-        batch.zrange(keys.index(partition), f"({time_s!r}", "+inf", byscore=True)
+        batch.add("ZRANGE", keys.index(partition), f"({time_s!r}", "+inf", "BYSCORE")
     indexed = await link.read(batch)
     return [
         (partition, text(member))
@@ -104,8 +99,8 @@ class TargetFeed:
     answer is an error.
     """
 
-    def __init__(self, client: Redis, keys: Keys | None = None, *, timeout_s: float = 5.0) -> None:
-        self._link = BusLink(client, timeout_s=timeout_s)
+    def __init__(self, client: Client, keys: Keys | None = None, *, timeout_s: float = 5.0) -> None:
+        self._link = link_of(client, timeout_s=timeout_s)
         self._keys = keys or Keys()
 
     async def load(self, targets: Iterable[ReplicaProbeTarget]) -> int:
@@ -131,6 +126,6 @@ class TargetFeed:
 
     async def _now_s(self) -> float:
         batch = self._link.batch()
-        batch.time()
+        batch.add_words("TIME")
         (now,) = await self._link.read(batch)
         return seconds(now)

@@ -1,77 +1,88 @@
 """How a thousand keys are set at once, each with its time to live in the same command.
 
-Used by `probe.bus` for statuses. Three ways, the best that the server offers; per 10,000 keys of
-client CPU: MSETEX 8.2 ms (Valkey >= 9.1, Redis >= 8.4), one Lua script per chunk 8.4 ms,
-pipelined SET EX 80 ms. None can leave a key without its time to live.
+Used by the links for statuses. Three ways, the best that the server offers. None can leave a key
+without its time to live. Pure: entries in, bytes out.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, assert_never
 
-from redis.asyncio.client import Pipeline
+from probe.bus_batch import Parcel
 
-from probe.bus_client import BusLink, chunks
-
-SetEx = tuple[str, bytes, int]
-"""A key, its value, and its time to live in whole seconds."""
+Entry = str
+"""A key and its value as two bulk strings of the protocol, the value pure ASCII."""
+Entries = Mapping[int, Sequence[Entry]]
+"""By their time to live in whole seconds; the later of two for one key wins."""
+COMMAND_MAX: Final = 1000
+"""Keys in one command at most: more gain nothing and hold the server longer."""
 
 
 class WriteMode(StrEnum):
     """How keys are set in bulk."""
 
     MSETEX = "msetex"
-    """One command per chunk."""
+    """One command per chunk (Valkey >= 9.1, Redis >= 8.4)."""
     LUA = "lua"
     """One script call per chunk: works on every server that allows EVAL."""
     PIPELINE = "pipeline"
     """One SET EX per key: works everywhere."""
 
 
-_LUA_SET_EX: Final = """\
-for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 1], 'EX', ARGV[1]) end
-return #KEYS"""
-_LUA_TRIAL: Final = "return 1"
+_LUA_SET_EX: Final = (
+    "for i = 2, #ARGV, 2 do redis.call('SET', ARGV[i], ARGV[i + 1], 'EX', ARGV[1]) end return 1"
+)
+"""The keys are arguments among others: no server that this is sent to is a cluster's."""
 
 
-async def detect(link: BusLink) -> WriteMode:
-    """Ask the server for the best mode; what it refuses to tell, it does not offer.
+def entry(key: str, value: str) -> Entry:
+    r"""Write a key and its value, which must be ASCII, as two bulk strings.
 
-    Raises:
-        BusError: if the server cannot be asked.
+    >>> entry("k", "12")
+    '$1\r\nk\r\n$2\r\n12\r\n'
     """
-    pipeline = link.batch()
-    pipeline.execute_command("COMMAND INFO", "MSETEX")
-    pipeline.execute_command("EVAL", _LUA_TRIAL, 0)
-    known, trial = await link.ask(pipeline)
-    if isinstance(known, list) and known and known[0]:
-        return WriteMode.MSETEX
-    return WriteMode.LUA if trial == 1 else WriteMode.PIPELINE
+    return f"{_bulk(key)}{_bulk(value)}"
 
 
-def queue(pipeline: Pipeline, items: Sequence[SetEx], mode: WriteMode) -> None:
-    """Queue the commands that set `items`; their order is kept within one time to live."""
-    for ttl_s, chunk in _by_ttl(items):
+def read_entry(packed: Entry) -> tuple[str, str]:
+    """Return the key and the value of an entry; neither may hold a line break.
+
+    >>> read_entry(entry("k", "12"))
+    ('k', '12')
+    """
+    _, key, _, value, _ = packed.split("\r\n")
+    return key, value
+
+
+def pack(entries: Entries, mode: WriteMode) -> Parcel:
+    """Write the commands that set `entries`."""
+    commands: list[str] = []
+    replies = 0
+    for ttl_s, chunk in _chunks(entries):
+        count, ttl = len(chunk), _bulk(str(ttl_s))
         match mode:
             case WriteMode.MSETEX:
-                pairs = [part for key, value, _ in chunk for part in (key, value)]
-                pipeline.execute_command("MSETEX", len(chunk), *pairs, "EX", ttl_s)
+                head = f"*{2 * count + 4}\r\n{_bulk('MSETEX')}{_bulk(str(count))}"
+                commands += (head, *chunk, _bulk("EX"), ttl)
+                replies += 1
             case WriteMode.LUA:
-                keys = [key for key, _, _ in chunk]
-                values = [value for _, value, _ in chunk]
-                pipeline.execute_command("EVAL", _LUA_SET_EX, len(keys), *keys, ttl_s, *values)
+                head = f"*{2 * count + 4}\r\n{_bulk('EVAL')}{_bulk(_LUA_SET_EX)}{_bulk('0')}{ttl}"
+                commands += (head, *chunk)
+                replies += 1
             case WriteMode.PIPELINE:
-                for key, value, _ in chunk:
-                    pipeline.execute_command("SET", key, value, "EX", ttl_s)
+                head, tail = f"*5\r\n{_bulk('SET')}", f"{_bulk('EX')}{ttl}"
+                commands += (head, f"{tail}{head}".join(chunk), tail)
+                replies += count
             case _:
                 assert_never(mode)
+    return Parcel("".join(commands).encode(), replies)
 
 
-def _by_ttl(items: Sequence[SetEx]) -> Iterator[tuple[int, Sequence[SetEx]]]:
-    groups: defaultdict[int, list[SetEx]] = defaultdict(list)
-    for item in items:
-        groups[item[2]].append(item)
-    for ttl_s, group in groups.items():
-        for chunk in chunks(group):
-            yield ttl_s, chunk
+def _bulk(word: str) -> str:
+    return f"${len(word.encode())}\r\n{word}\r\n"
+
+
+def _chunks(entries: Entries) -> Iterator[tuple[int, Sequence[Entry]]]:
+    for ttl_s, group in entries.items():
+        for start in range(0, len(group), COMMAND_MAX):
+            yield ttl_s, group[start : start + COMMAND_MAX]

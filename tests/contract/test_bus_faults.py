@@ -12,11 +12,12 @@ import pytest
 from redis.asyncio import Redis
 
 from controller.embedded import EmbeddedValkey
-from probe.bus import ProbeBus, WriteMode, connect
+from probe.bus import ProbeBus, connect
+from probe.bus_writes import WriteMode
 from probe.errors import BusRefused, BusUnreachable, SettingsError
 from probe.wire import Keys, encode
 from tests.fakes.byte_cutter import ByteCutter
-from tests.fakes.entries import replica, status
+from tests.fakes.entries import replica, status, writing
 from tests.fakes.services import Services
 
 KEYS = Keys("t:")
@@ -58,13 +59,15 @@ async def replies_match(bus: ProbeBus) -> bool:
 
 
 async def put_known(bus: ProbeBus) -> None:
-    await bus.write_statuses([(KEYS.status(replica(n)), encode(status(n)), 120) for n in range(8)])
+    await bus.write_statuses(
+        writing([(KEYS.status(replica(n)), encode(status(n)), 120) for n in range(8)])
+    )
 
 
 async def test_a_cancelled_scope_lets_the_write_finish(bus: ProbeBus, client: Redis) -> None:
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await bus.write_statuses(MANY)
+        await bus.write_statuses(writing(MANY))
         await anyio.sleep_forever()
     assert scope.cancelled_caught
     assert await client.dbsize() == len(MANY)
@@ -77,7 +80,7 @@ async def test_cancels_mid_write_leave_no_key_without_ttl_and_no_mismatched_repl
     await put_known(bus)
     unfinished = 0
     for attempt in range(300):
-        task = asyncio.ensure_future(bus.write_statuses(MANY[: 1 + attempt * 4]))
+        task = asyncio.ensure_future(bus.write_statuses(writing(MANY[: 1 + attempt * 4])))
         await asyncio.sleep((attempt % 30) * 1e-4)  # the moment to hit, not a wait
         unfinished += not task.done()
         task.cancel()
@@ -115,7 +118,7 @@ async def test_a_connection_cut_at_any_byte_of_a_write_leaves_no_key_without_ttl
             cutter.allow(budget)
             cut = ProbeBus(connect(f"unix://{path}"), KEYS, write_mode=mode)
             try:
-                await cut.write_statuses(items)
+                await cut.write_statuses(writing(items))
             except BusUnreachable:
                 failures += 1
             await cut.aclose()
@@ -136,7 +139,7 @@ async def test_a_stopped_server_costs_its_deadline_and_is_used_again_when_it_wak
         with pytest.raises(BusUnreachable):
             await bus.poll()
         with pytest.raises(BusUnreachable):
-            await bus.write_statuses(MANY)
+            await bus.write_statuses(writing(MANY))
         assert time.monotonic() - began < 2.0
     finally:
         os.kill(server.pid, signal.SIGCONT)
@@ -166,14 +169,15 @@ async def test_another_server_at_the_same_address_is_asked_again_how_to_write(
     path = tmp_path / "bus.sock"
     path.symlink_to(services.bus("valkey").socket_path)
     connection = connect(f"unix://{path}")
+    assert isinstance(connection, Redis)
     bus = ProbeBus(connection, KEYS)
     assert await bus.hello() is WriteMode.MSETEX
     path.unlink()
     path.symlink_to(services.bus("valkey-lua").socket_path)
     await connection.connection_pool.disconnect()
     with pytest.raises(BusRefused, match="unknown command"):
-        await bus.write_statuses(MANY)
-    await bus.write_statuses(MANY)
+        await bus.write_statuses(writing(MANY))
+    await bus.write_statuses(writing(MANY))
     await bus.aclose()
 
 
@@ -184,7 +188,7 @@ async def test_a_read_only_replica_refuses_and_changes_nothing(
     await client.replicaof("127.0.0.1", 1)
     try:
         with pytest.raises(BusRefused, match="read only"):
-            await bus.write_statuses(MANY)
+            await bus.write_statuses(writing(MANY))
     finally:
         await client.replicaof("NO", "ONE")
     assert await client.dbsize() == 0

@@ -12,7 +12,7 @@ from probe.bus_targets import TargetFeed
 from probe.errors import BusRefused, BusUnreachable, SettingsError
 from probe.reasons import Reason
 from probe.wire import HealthChange, Keys, ProberHeartbeat, encode, partition_of
-from tests.fakes.entries import replica, replicas_in, status, target
+from tests.fakes.entries import replica, replicas_in, status, target, writing
 
 BEAT = ProberHeartbeat(
     instance="p-1",
@@ -91,7 +91,7 @@ class TestEvidence:
         epoch = await bus.ensure_epoch()
         at = await prober.heartbeat(BEAT)
         found = status(1)
-        await prober.write_statuses([(KEYS.status(replica(1)), encode(found), 120)])
+        await prober.write_statuses(writing([(KEYS.status(replica(1)), encode(found), 120)]))
         evidence = await bus.read_evidence([replica(1), replica(2)])
         assert evidence.statuses == {replica(1): found}
         assert evidence.unreadable == {}
@@ -119,7 +119,7 @@ class TestEvidence:
     ) -> None:
         """R-05: MGET itself answers the same for both."""
         await client.hset(KEYS.status(replica(1)), "healthy", "1")
-        await prober.write_statuses([(KEYS.status(replica(2)), encode(status(2)), 120)])
+        await prober.write_statuses(writing([(KEYS.status(replica(2)), encode(status(2)), 120)]))
         evidence = await bus.read_evidence([replica(1), replica(2), replica(3)])
         assert list(evidence.unreadable) == [replica(1)]
         assert list(evidence.statuses) == [replica(2)]
@@ -161,7 +161,7 @@ class TestEvidence:
     ) -> None:
         ids = [replica(number) for number in range(2500)]
         await prober.write_statuses(
-            [(KEYS.status(one), encode(status(n)), 120) for n, one in enumerate(ids)]
+            writing([(KEYS.status(one), encode(status(n)), 120) for n, one in enumerate(ids)])
         )
         assert (await bus.read_evidence(ids)).statuses.keys() == set(ids)
 
@@ -248,7 +248,7 @@ class TestTargets:
     ) -> None:
         """R-44."""
         await bus.write_targets([target(1), target(2)])
-        await prober.write_statuses([(KEYS.status(replica(1)), encode(status(1)), 120)])
+        await prober.write_statuses(writing([(KEYS.status(replica(1)), encode(status(1)), 120)]))
         before = (await prober.poll()).versions
         await bus.remove_targets([replica(1)])
         partition = partition_of(replica(1))
@@ -327,7 +327,7 @@ async def test_only_index_version_epoch_and_stream_live_without_a_ttl(
     await feed.load([target(number) for number in range(200, 210)])
     await prober.heartbeat(BEAT)
     await prober.write_statuses(
-        [(KEYS.status(replica(n)), encode(status(n)), 120) for n in range(200)]
+        writing([(KEYS.status(replica(n)), encode(status(n)), 120) for n in range(200)])
     )
     await prober.announce([HealthChange(replica_id=replica(1), healthy=True, reason=Reason.OK)])
     allowed = {KEYS.versions, KEYS.epoch, KEYS.changes, *map(KEYS.index, range(64))}

@@ -4,13 +4,14 @@
 The contract suite holds it to the behaviour of the real ones. Time moves only when told to.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 import anyio.lowlevel
 import msgspec
 
 from probe.bus import Poll, Rejected, Targets, WriteMode
+from probe.bus_writes import Entries, read_entry
 from probe.errors import BusRefused, BusUnreachable, MalformedEntry, SettingsError, WireError
 from probe.wire import (
     HEARTBEAT_TTL_S,
@@ -136,11 +137,12 @@ class FakeBus:
                 self.rejected_statuses += 1
         return found
 
-    async def write_statuses(self, items: Sequence[tuple[str, bytes, int]]) -> float:
-        await self._reach(writing=bool(items))
-        for key, value, ttl_s in items:
-            self._server.set(key, value, ttl_s=ttl_s)
-        return self._server.now_s
+    async def write_statuses(self, build: Callable[[], Entries]) -> None:
+        await self._reach(writing=True)
+        for ttl_s, entries in build().items():
+            for packed in entries:
+                key, value = read_entry(packed)
+                self._server.set(key, value.encode(), ttl_s=ttl_s)
 
     async def read_probers(self, time_s: float) -> dict[str, ProberHeartbeat]:
         await self._reach(self._keys.probers)

@@ -1,8 +1,11 @@
 """Targets, statuses and ids for tests: the same for the same number."""
 
 import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from probe.bus_writes import Entries, Entry, entry
 from probe.reasons import OutcomeKind, Reason
 from probe.wire import ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget, partition_of
 
@@ -33,3 +36,11 @@ def target(number: int = 1, **fields: Any) -> ReplicaProbeTarget:  # noqa: ANN40
 def status(number: int = 1, **fields: Any) -> ReplicaHealthStatus:  # noqa: ANN401 - any field of it
     values: dict[str, Any] = {"replica_id": replica(number), **_STATUS, **fields}
     return ReplicaHealthStatus(**values)
+
+
+def writing(items: Iterable[tuple[str, bytes, int]]) -> Callable[[], Entries]:
+    """Return what `write_statuses` takes to set each key to its value, for so many seconds."""
+    entries: defaultdict[int, list[Entry]] = defaultdict(list)
+    for key, value, ttl_s in items:
+        entries[ttl_s].append(entry(key, value.decode()))
+    return lambda: entries

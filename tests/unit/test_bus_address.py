@@ -2,7 +2,7 @@
 
 import pytest
 
-from probe.bus_client import connect
+from probe.bus_connect import connect
 from probe.errors import SettingsError
 
 
