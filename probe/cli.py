@@ -4,6 +4,7 @@ Imports click alone at first: what a command needs is imported when it runs. Exi
 1 the thing asked about is bad, 2 usage, 3 a service cannot be reached.
 """
 
+import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
@@ -102,12 +103,20 @@ def probe(
 
 @click.command()
 @click.argument("asked", metavar="TARGET...", nargs=-1, required=True)
+@click.option(
+    "--profile", metavar="NAME", help="Check it so: http, tcp, vllm, ...; else as the target says."
+)
 @_redis
 @_allow
 @_json
 @_plainly
 def check(
-    asked: tuple[str, ...], redis_url: str | None, allow: tuple[str, ...], *, as_json: bool
+    asked: tuple[str, ...],
+    profile: str | None,
+    redis_url: str | None,
+    allow: tuple[str, ...],
+    *,
+    as_json: bool,
 ) -> None:
     """Probe each TARGET once: a URL, or the id of a replica on the bus.
 
@@ -116,7 +125,7 @@ def check(
     settings = _settings(None, redis_url=redis_url, allow=allow).settings
     from probe import console  # noqa: PLC0415
 
-    findings = _run(lambda: console.check_each(asked, settings))
+    findings = _run(lambda: console.check_each(asked, settings, profile=profile))
     console.print_findings(findings, as_json=as_json)
     if not all(finding.passed for finding in findings):
         raise click.exceptions.Exit(EXIT_BAD)
@@ -212,7 +221,35 @@ def status(
         raise click.exceptions.Exit(EXIT_BAD)
 
 
-COMMANDS: Final = {"probe": probe, "check": check, "targets": targets, "status": status}
+@click.command()
+@click.option(
+    "--seconds",
+    type=click.FloatRange(3, 13),
+    default=8.0,
+    show_default=True,
+    help="How long to measure.",
+)
+@_json
+@_plainly
+def capacity(seconds: float, *, as_json: bool) -> None:
+    """Measure how many replicas one worker could watch on this machine.
+
+    Needs neither bus nor replicas: it asks a stand-in of its own, on loopback.
+    """
+    from probe import capacity, show  # noqa: PLC0415
+
+    steps = 1000
+    with click.progressbar(length=steps, label="measuring", file=sys.stderr) as bar:
+        found = _run(
+            lambda: capacity.measure(seconds, lambda done: bar.update(int(done * steps) - bar.pos))
+        )
+    if as_json:
+        show.line(found)
+    else:
+        click.echo("\n".join(capacity.lines(found)))
+
+
+COMMANDS: Final = {"probe": probe, "check": check, "targets": targets, "status": status, "capacity": capacity}
 """By name, for the console script."""
 
 

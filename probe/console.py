@@ -4,6 +4,7 @@ Called by `probe.cli` alone, one function per verb. Every bus error is raised as
 """
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -16,21 +17,21 @@ import click
 import msgspec
 
 from probe import show
-from probe.admit import admit
 from probe.bus import ProbeBus, connect
 from probe.bus_targets import TargetFeed, Targets
 from probe.errors import BusError, MalformedEntry, WireError
 from probe.health import UNKNOWN
-from probe.http.policy import ConnectPolicy
 from probe.layers import nearest
 from probe.once import (
     Finding,
+    as_profile,
     finding,
     probe_once,
     replica_id_of,
     target_of_url,
     target_on_bus,
 )
+from probe.reach import judge_of, refuse_malformed
 from probe.settings import Settings
 from probe.wire import (
     PARTITIONS,
@@ -48,7 +49,7 @@ _FIELDS: Final = ("v", *ReplicaProbeTarget.__struct_fields__)
 _PLACED: Final = re.compile(r".*: Expected (?P<what>.*) - at `\$\.(?P<key>\w+)`", re.DOTALL)
 _FORMS: Final = {
     "replica_id": "write a UUID in lower case",
-    "replica_host": "write an IP address",
+    "replica_host": "write an IP address, a host name, or unix: and a path",
     "health_path": "write a path that begins with / and has no spaces, such as /health",
     "host_header": "write a host name, with a port if need be",
 }
@@ -114,7 +115,6 @@ def parse_targets(lines: Iterable[bytes]) -> Parsed:
     does not know may be of a later version, or mistyped: the line is used, and doubted.
     """
     parsed = Parsed()
-    anywhere = ConnectPolicy(())
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -122,7 +122,7 @@ def parse_targets(lines: Iterable[bytes]) -> Parsed:
             if len(line) > LINE_MAX_BYTES:
                 raise MalformedEntry(f"{len(line)} bytes are too many for a target")
             target = decode_target(line)
-            admit(target, anywhere)
+            refuse_malformed(target)
         except WireError as error:
             parsed.rejected.append(BadLine(number, _explain(error, line)))
         else:
@@ -163,9 +163,16 @@ async def remove(replica_ids: Sequence[str], settings: Settings) -> int:
         return await feed.remove(map(replica_id_of, replica_ids))
 
 
-async def check_each(asked: Sequence[str], settings: Settings) -> list[Finding]:
-    """Probe each URL or replica once, one after the other."""
-    policy = ConnectPolicy.of(settings.allow)
+async def check_each(
+    asked: Sequence[str], settings: Settings, *, profile: str | None
+) -> list[Finding]:
+    """Probe each URL or replica once, one after the other; with a profile's checks if one is named.
+
+    Raises:
+        WireError: if one of them cannot be checked.
+        BusError: if one is looked for on the bus, and that cannot be read.
+    """
+    judge = judge_of(settings, os.environ)
     findings: list[Finding] = []
     async with _bus(settings) as bus:
         for text in asked:
@@ -173,7 +180,8 @@ async def check_each(asked: Sequence[str], settings: Settings) -> list[Finding]:
                 target, streak = target_of_url(text), UNKNOWN
             else:
                 target, streak = await target_on_bus(bus, replica_id_of(text))
-            outcome = await probe_once(target, policy)
+            target = as_profile(target, profile)
+            outcome = await probe_once(target, judge)
             findings.append(finding(text, target, outcome, before=streak))
     return findings
 

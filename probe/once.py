@@ -12,12 +12,10 @@ from urllib.parse import urlsplit
 import anyio
 import msgspec
 
-from probe.admit import admit
 from probe.bus import ProbeBus
 from probe.check import StatusJudge
 from probe.errors import MalformedEntry
 from probe.health import UNKNOWN, Outcome, Streak, observe
-from probe.http.policy import ConnectPolicy
 from probe.http.pool import HttpPool
 from probe.report import phases_of
 from probe.scheduler import Check
@@ -121,15 +119,20 @@ async def target_on_bus(bus: ProbeBus, replica_id: ReplicaId) -> tuple[ReplicaPr
     )
 
 
-async def probe_once(target: ReplicaProbeTarget, policy: ConnectPolicy) -> Outcome:
+def as_profile(target: ReplicaProbeTarget, profile: str | None) -> ReplicaProbeTarget:
+    """Return the target with the checks of a profile in place of its own, if one is named."""
+    return target if profile is None else msgspec.structs.replace(target, checks=profile)
+
+
+async def probe_once(target: ReplicaProbeTarget, judge: StatusJudge) -> Outcome:
     """Probe a target once, within its own deadlines.
 
     Raises:
-        WireError: if this version cannot check it.
+        WireError: if this prober cannot check it.
     """
-    admit(target, policy)
+    judge.admit(target)
     loop = asyncio.get_running_loop()
-    wire = HttpPool(StatusJudge(policy), loop=loop, max_open=CONNECTIONS_MAX, max_kept=0)
+    wire = HttpPool(judge, loop=loop, max_open=CONNECTIONS_MAX, max_kept=0)
     ended = anyio.Event()
     outcomes: list[Outcome] = []
 

@@ -21,6 +21,7 @@ import httpx
 import msgspec
 
 from controller.child import Child
+from probe.check import StatusJudge
 from probe.health import Outcome
 from probe.http.policy import ConnectPolicy
 from probe.once import probe_once
@@ -100,7 +101,7 @@ def farm_process() -> Iterator[Mapping[str, int]]:
 
 async def ours(ports: Mapping[str, int]) -> Verdicts:
     """Ask as `fleetpulse check` does."""
-    policy = ConnectPolicy.of([f"{HOST}/32"])
+    judge = StatusJudge(ConnectPolicy.of([f"{HOST}/32"]))
     found: dict[tuple[str, Mode], Verdict] = {}
 
     async def ask(name: str, mode: Mode) -> None:
@@ -114,7 +115,7 @@ async def ours(ports: Mapping[str, int]) -> Verdicts:
             connect_timeout_s=TIMEOUT_S,
             checks=body if mode is Mode.BODY else "http",
         )
-        outcome: Outcome = await probe_once(target, policy)
+        outcome: Outcome = await probe_once(target, judge)
         assert outcome.kind is not OutcomeKind.PROBE_ERROR, outcome
         found[name, mode] = _verdict(outcome.kind is OutcomeKind.PASSED)
 

@@ -91,6 +91,16 @@ class TestCheck:
         assert passed["latency_ms"] > 0
         assert passed["phases_ms"]["connect"] > 0
 
+    async def test_profile_asks_what_its_engine_documents(self, farm: Farm) -> None:
+        plot = farm.plant("ok200")
+        url = f"http://{plot.host}:{plot.port}/"
+        ran = await typed("check", url, "--allow", "127.0.0.0/8", "--profile", "openai", "--json")
+        found = json.loads(ran.stdout)
+        assert farm.heads[plot.host].startswith(b"GET /v1/models HTTP/1.1\r\n")
+        assert (ran.returncode, found["reason"], found["http_status"]) == (1, "BODY_MISMATCH", 200)
+        assert found["detail"].startswith("body is not JSON")
+        assert found["detail"].endswith("2 bytes beginning 'ok'")
+
     async def test_loopback_is_refused_unless_allowed(self, farm: Farm) -> None:
         plot = farm.plant("ok200")
         ran = await typed("check", f"http://{plot.host}:{plot.port}/")
@@ -139,11 +149,12 @@ class TestCheck:
             ("ftp://10.0.0.1/", "is neither a URL nor a replica id"),
             ("http://127.1/", "is not a canonical IP address"),
             ("http://10.0.0.1/a b", "health_path"),
-            ("https://10.0.0.1/", "is not supported yet"),
+            ("http://10.0.0.1/ --profile vlm", "'vlm' is not known, did you mean 'vllm'?"),
         ],
     )
     def test_what_cannot_be_probed_is_a_usage_error(self, asked: str, said: str) -> None:
-        ran = fleetpulse("check", asked)
+        url, *profile = asked.split(" --profile ")
+        ran = fleetpulse("check", url, *(("--profile", *profile) if profile else ()))
         assert (ran.returncode, ran.stdout) == (2, "")
         assert said in ran.stderr
         assert "Traceback" not in ran.stderr
@@ -161,14 +172,16 @@ class TestTargets:
     ) -> None:
         file = tmp_path / "targets.jsonl"
         bad = lines(target(2)).replace(":8000", ":99999").strip()
-        file.write_text(lines(target(1), "", "{", bad, target(3, scheme="https"), target(4)))
+        leaky = target(3, headers={"Authorization": "Bearer sk-1"})
+        file.write_text(lines(target(1), "", "{", bad, leaky, target(4, scheme="https")))
         ran = fleetpulse("targets", "load", str(file), "--redis", server.url)
         assert ran.returncode == 1
         assert ran.stdout == "loaded 2 targets, rejected 3 lines\n"
         reported = ran.stderr.splitlines()
         assert [text.split(":")[0] for text in reported] == ["line 3", "line 4", "line 5"]
         assert "inference_port" in reported[1]
-        assert "https" in reported[2]
+        assert reported[2].startswith("line 5: headers: Authorization: a reference is env:")
+        assert "sk-1" not in ran.stderr
         assert bus.ttl(Keys().target(replica(1))) == 3600
         assert bus.exists(Keys().target(replica(4)))
         assert not bus.exists(Keys().target(replica(3)))

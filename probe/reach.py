@@ -1,0 +1,92 @@
+"""What this prober may dial and has at hand, from its settings: policy, secrets, TLS, proxy.
+
+Called once by who composes a prober, and by the commands that probe or load targets. Knows files
+and the environment, so that who judges a target need know neither.
+"""
+
+import ssl
+from collections.abc import Iterable, Mapping
+from functools import cache
+from os.path import realpath
+from pathlib import Path
+from typing import Final
+
+from probe.admit import admit
+from probe.check import StatusJudge
+from probe.errors import UnsupportedCheck
+from probe.here import is_here
+from probe.http.place import Place, UnixPath
+from probe.http.policy import ConnectPolicy, Service
+from probe.http.proxies import ForwardProxy
+from probe.http.tls import TlsContexts, TlsPlan
+from probe.references import VARIABLE_PREFIX, References, Secret, is_below
+from probe.settings import Settings
+from probe.specs import TlsOptions
+from probe.wire import ReplicaProbeTarget
+
+_REFERENCES: Final = ("env:", "file:")
+_ANY_VALUE: Final = Secret("x")
+
+
+def judge_of(
+    settings: Settings, environ: Mapping[str, str], *, own: Iterable[Service | UnixPath] = ()
+) -> StatusJudge:
+    """Return the judge of a prober with these settings; `own` services are never dialled.
+
+    Raises:
+        SettingsError: if a list of what may be dialled is none.
+        UnsupportedCheck: if the proxy is named by a reference that leads nowhere.
+    """
+    secrets = References(_directory(settings.secrets_directory), environ)
+    proxy = None
+    if settings.proxy:
+        named = settings.proxy.startswith(_REFERENCES)
+        url = secrets.value(settings.proxy) if named else Secret(settings.proxy)
+        proxy = ForwardProxy(url, settings.proxy_for)
+    policy = ConnectPolicy.of(
+        settings.allow,
+        ports=settings.allow_ports,
+        allow_dns=settings.allow_dns,
+        own=own,
+        real_path=realpath,
+        is_here=is_here,
+    )
+    tls = TlsContexts(_directory(settings.tls_directory))
+    return StatusJudge(policy, secrets=secrets, tls=tls, proxy=proxy)
+
+
+def refuse_malformed(target: ReplicaProbeTarget) -> None:
+    """Refuse what no prober of this version could check, whatever it has at hand and may dial.
+
+    Raises:
+        WireError: as `admit` does.
+    """
+    admit(target, ConnectPolicy(), secrets=_Elsewhere(), tls=_Elsewhere())
+
+
+def _directory(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+class _Elsewhere:
+    """Stands for the secrets and certificates of a prober on another host."""
+
+    def value(self, reference: str, /) -> Secret:
+        kind, _, name = reference.partition(":")
+        if (kind == "env" and name.startswith(VARIABLE_PREFIX)) or (
+            kind == "file" and is_below(name)
+        ):
+            return _ANY_VALUE
+        raise UnsupportedCheck(
+            f"a reference is env:{VARIABLE_PREFIX}NAME or file:NAME, never the value itself"
+        )
+
+    def plan(self, options: TlsOptions, _host: Place, /, *, http2: bool) -> TlsPlan:
+        del http2
+        return TlsPlan(_any_context(), options.server_name)
+
+
+@cache
+def _any_context() -> ssl.SSLContext:
+    """Return a context that is never used; one costs 0.2 ms, and files of targets are long."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
