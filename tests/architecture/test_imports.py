@@ -26,7 +26,7 @@ BREAKS = (
     Break("probe-layers", "probe/limits.py", "import probe.ops"),
     Break("probe-layers", "probe/orphan.py", ""),
     Break("probe-http-layers", "probe/http/connection.py", "import probe.http.pool"),
-    Break("probe-http-layers", "probe/http/request.py", "import probe.http.response"),
+    Break("probe-http-layers", "probe/http/response.py", "import probe.http.request"),
     Break("wire-and-bus-apart", "probe/bus.py", "import probe.http.policy"),
     Break("controller-layers", "controller/errors.py", "import controller.model"),
     Break("controller-layers", "controller/route/evict.py", "import controller.rollout.rolling"),
