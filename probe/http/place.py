@@ -46,8 +46,10 @@ _LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
 
 
-def parse_place(host: str) -> Place:
+def parse_place(host: str, field: str = "replica_host") -> Place:
     """Return the place that `host` spells, if it spells exactly one on every machine.
+
+    An error names `field`.
 
     >>> parse_place("10.0.0.1"), parse_place("unix:/run/a.sock")
     (IPv4Address('10.0.0.1'), UnixPath(path='/run/a.sock'))
@@ -57,41 +59,41 @@ def parse_place(host: str) -> Place:
             (`127.1`, octal, hexadecimal, one big number), or no host name, or no canonical path.
     """
     if host.startswith(UNIX):
-        return _socket(host)
+        return _socket(host, field)
     try:
         address = ip_address(host)
     except ValueError:
-        return _name(host)
+        return _name(host, field)
     scoped = isinstance(address, IPv6Address) and address.scope_id is not None
     if scoped or (isinstance(address, IPv4Address) and str(address) != host):
-        raise _not_canonical(host)
+        raise _not_canonical(host, field)
     return address
 
 
-def _not_canonical(host: str) -> UnsupportedCheck:
+def _not_canonical(host: str, field: str) -> UnsupportedCheck:
     return UnsupportedCheck(
-        f"replica_host {host!a} is not a canonical IP address; "
+        f"{field} {host!a} is not a canonical IP address; "
         "write four decimal numbers (10.0.0.1) or IPv6 without a zone (fd00::1)"
     )
 
 
-def _socket(host: str) -> UnixPath:
+def _socket(host: str, field: str) -> UnixPath:
     path = host.removeprefix(UNIX)
     if not is_canonical(path) or len(path) > SOCKET_PATH_MAX:
         raise UnsupportedCheck(
-            f"replica_host {host!a} is not a canonical path of at most {SOCKET_PATH_MAX} "
+            f"{field} {host!a} is not a canonical path of at most {SOCKET_PATH_MAX} "
             "characters; write for example unix:/run/replicas/a.sock"
         )
     return UnixPath(path)
 
 
-def _name(host: str) -> Name:
+def _name(host: str, field: str) -> Name:
     labels = host.lower().split(".")
     if ":" in host or "%" in host or _NUMBER.fullmatch(labels[-1]):
-        raise _not_canonical(host)
+        raise _not_canonical(host, field)
     if len(host) > NAME_MAX or not all(map(_LABEL.fullmatch, labels)):
         raise UnsupportedCheck(
-            f"replica_host {host[:80]!a} is not a host name; write labels of letters, digits and "
+            f"{field} {host[:80]!a} is not a host name; write labels of letters, digits and "
             "inner dashes between single dots, without a dot at the end"
         )
     return Name(".".join(labels))

@@ -116,7 +116,7 @@ def _server_name(options: TlsOptions, host: Place) -> str | None:
                 "tls.server_name: a socket has no name of its own; say whose certificate to expect"
             )
         return None
-    place = parse_place(options.server_name)
+    place = parse_place(options.server_name, "tls.server_name")
     if isinstance(place, UnixPath):
         raise MalformedEntry("tls.server_name: is a path; write a host name or an address")
     return str(place)
