@@ -5,13 +5,12 @@ would hold the loop for 35 ms. One round looks at every check; what a scrape see
 whole round. Pure.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Final, Protocol
 
-from probe.scheduler import Check
+from probe.watch import REMOVED, Check
 
 CHECKS_PER_LOOK: Final = 50
 """20 us in every tick of 10 ms: 5,000 checks a second, 100,000 of them in 20 s."""
@@ -42,13 +41,8 @@ class Round:
 
     ages: dict[str, Ages] = field(default_factory=dict)
     """By deployment."""
-    cadences: Counter[tuple[float, float]] = field(default_factory=Counter)
-    """How many checks there are by interval and timeout."""
-
-    @property
-    def demand_per_s(self) -> float:
-        """How many probes a second the targets ask for."""
-        return sum(count / interval_s for (interval_s, _), count in self.cadences.items())
+    cadences: set[tuple[float, float]] = field(default_factory=set)
+    """Intervals and timeouts that there are."""
 
 
 class Census:
@@ -75,16 +69,20 @@ class Census:
     def _take(self, checks: Iterable[Check], now: float, stretch: float) -> None:
         ages, cadences = self._next.ages, self._next.cadences
         for check in checks:
-            if check.removed:
+            if check.hold & REMOVED:
                 continue
-            interval_s, timeout_s = check.interval_s, check.timeout_s
-            cadences[interval_s, timeout_s] += 1
+            interval_s, deployment = check.interval_s, check.target.deployment
+            cadences.add((interval_s, check.timeout_s))
             age_s = now - (check.ended_at or check.due_at)
-            try:
-                of = ages[check.deployment]
-            except KeyError:
-                of = ages[check.deployment] = Ages()
+            of = ages.get(deployment)
+            if of is None:
+                of = ages[deployment] = Ages()
             if age_s > of.oldest_s:  # noqa: PLR1730 - `max` costs three times as much
                 of.oldest_s = age_s
-            if age_s > interval_s and age_s > 2 * interval_s * stretch + timeout_s:
+            if age_s > interval_s and age_s > _due_within_s(check, stretch):
                 of.overdue += 1
+
+
+def _due_within_s(check: Check, stretch: float) -> float:
+    """Return two intervals and a timeout, with intervals as they are now."""
+    return 2 * check.interval_s * check.spacing * stretch + check.timeout_s

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import Final
+from typing import Final, NamedTuple
 
 import anyio
 import structlog
@@ -22,29 +22,33 @@ from anyio.abc import TaskGroup
 
 from probe import ops
 from probe.bus import ProbeBus, connect
-from probe.check import StatusJudge
+from probe.census import Census
 from probe.errors import BusError
+from probe.flusher import Flusher
+from probe.heartbeat import Heartbeat
 from probe.http.policy import ConnectPolicy
 from probe.http.pool import HttpPool
+from probe.landmarks import Landmarks
 from probe.layers import parse_address
 from probe.ledger import Ledger, Lifeline
 from probe.limits import make_room
+from probe.membership import LOOKS_PER_BEAT, Membership
 from probe.metrics import registry_of
+from probe.ownership import Shard
 from probe.readings import Readings
 from probe.refresh import Refresh
 from probe.scheduler import Scheduler
+from probe.selftest import OwnJudge, SelfTest
+from probe.selfwatch import SelfWatch
 from probe.settings import Settings
 from probe.stages import (
-    Flusher,
-    Heartbeat,
     Prober,
     Refresher,
     Ticker,
-    repeat,
     supervise,
 )
 from probe.sweep import Sweep
-from probe.wire import PARTITIONS, Keys
+from probe.wire import Keys
 
 TICKER_DEAD_S: Final = 10.0
 """A ticker this late will not come back by itself: /livez asks for a restart."""
@@ -54,6 +58,14 @@ GC_THRESHOLDS: Final = (50_000, 50, 100)
 """After the load nearly all objects live for ever; what a probe allocates has no cycles."""
 
 _log = structlog.get_logger("probe.daemon")
+
+
+class _Watchers(NamedTuple):
+    """What looks at the prober itself."""
+
+    selftest: SelfTest
+    selfwatch: SelfWatch
+    landmarks: Landmarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +79,7 @@ class _Parts:
     ticker: Ticker
     flusher: Flusher
     heartbeat: Heartbeat
+    watchers: _Watchers
     pages: ops.Pages
 
 
@@ -90,7 +103,7 @@ async def run(settings: Settings, *, once: bool, report: Callable[[str], None]) 
             async with anyio.create_task_group() as group:
                 group.start_soon(ops.serve, listener, parts.pages, name="ops")
                 async with anyio.create_task_group() as stages:
-                    _start(stages, parts, settings)
+                    _start(stages, parts)
                     await _until_told(parts, signals, once=once)
                     stages.cancel_scope.cancel()
                 await _drain(parts, settings)
@@ -103,7 +116,7 @@ async def run(settings: Settings, *, once: bool, report: Callable[[str], None]) 
 async def _put_together(settings: Settings, *, once: bool) -> _Parts:
     room = make_room(settings.max_connections, settings.max_in_flight)
     clock = time.monotonic
-    judge = StatusJudge(ConnectPolicy.of(settings.allow))
+    judge = OwnJudge(ConnectPolicy.of(settings.allow))
     loop = asyncio.get_running_loop()
     wire = HttpPool(judge, loop=loop, max_open=room.max_open, max_kept=room.max_kept)
     ledger, keys = Ledger(), Keys(settings.key_prefix)
@@ -116,15 +129,15 @@ async def _put_together(settings: Settings, *, once: bool) -> _Parts:
         lifeline=Lifeline(ledger, clock=clock, backoff_max_s=settings.bus_backoff_s),
         ledger=ledger,
         clock=clock,
+        standstill_s=settings.late_result_s,
     )
-    partitions = tuple(range(PARTITIONS))
+    shard = _shard_of(settings, once=once)
     refresh = Refresh(
-        partitions,
+        shard.partitions() if shard else (),
         polls_per_round=settings.full_refresh_s / settings.poll_s,
         admit=judge.admit,
         ledger=ledger,
     )
-    refresher = Refresher(prober, refresh, poll_s=settings.poll_s, probe_at_once=once)
     flusher = Flusher(
         prober,
         keys,
@@ -132,28 +145,76 @@ async def _put_together(settings: Settings, *, once: bool) -> _Parts:
         wait_s=settings.flush_s,
         late_s=settings.late_result_s,
     )
-    ticker = Ticker(prober, after=flusher.look)
+    census = Census(prober.sweep.scheduler)
+
+    def each_tick() -> None:
+        flusher.look()
+        census.look(clock(), stretch=prober.vitals.stretch)
+
+    ticker = Ticker(prober, after=each_tick)
     release = version("fleetpulse")
-    heartbeat = Heartbeat(prober, ticker, partitions=partitions, version=release)
-    readings = Readings(prober, wire, partitions=len(partitions), version=release)
-    pages = ops.Pages(
-        registry_of(readings), live=partial(_dead, ticker, clock), ready=partial(_idle, refresher)
-    )
-    return _Parts(prober, bus, wire, refresher, ticker, flusher, heartbeat, pages)
-
-
-def _start(group: TaskGroup, parts: _Parts, settings: Settings) -> None:
-    beat = partial(
-        repeat,
-        parts.heartbeat.step,
+    heartbeat = Heartbeat(
+        prober,
+        ticker,
+        covered=lambda: refresh.covered,
+        version=release,
         period_s=settings.heartbeat_s,
-        life=parts.prober.lifeline,
+        ttl_s=settings.heartbeat_ttl_s,
+        shard=str(shard or ""),
     )
+    membership = Membership(
+        prober,
+        refresh,
+        look_s=settings.heartbeat_s / LOOKS_PER_BEAT,
+        ttl_s=settings.heartbeat_ttl_s,
+        hurry=heartbeat.hurry,
+    )
+    refresher = Refresher(
+        prober,
+        refresh,
+        poll_s=settings.poll_s,
+        settle=None if shard else membership.settle,
+        covers=heartbeat.hurry,
+        probe_at_once=once,
+    )
+    readings = Readings(prober, wire, census, version=release)
+    pages = ops.Pages(
+        registry_of(readings),
+        live=partial(_dead, ticker, clock),
+        ready=partial(_unready, refresher, prober),
+    )
+    places = (parse_address("probe.reference_targets", each) for each in settings.reference_targets)
+    watchers = _Watchers(
+        SelfTest(prober, wire, judge),
+        SelfWatch(
+            prober,
+            census,
+            wire,
+            stretch_max=settings.interval_stretch_max,
+            flush_s=settings.flush_s,
+        ),
+        Landmarks(prober, tuple(places)),
+    )
+    return _Parts(prober, bus, wire, refresher, ticker, flusher, heartbeat, watchers, pages)
+
+
+def _shard_of(settings: Settings, *, once: bool) -> Shard | None:
+    """Return the fixed share; None to share with the others that live.
+
+    Who probes everything once is no member: it would be gone before the others had moved over.
+    """
+    return Shard.parse(settings.shard or "1/1") if settings.shard or once else None
+
+
+def _start(group: TaskGroup, parts: _Parts) -> None:
     for name, stage in (
         ("refresher", parts.refresher.run),
         ("ticker", parts.ticker.run),
         ("flusher", parts.flusher.run),
-        ("heartbeat", beat),
+        ("heartbeat", parts.heartbeat.run),
+        ("selftest", parts.watchers.selftest.run),
+        ("selfwatch", parts.watchers.selfwatch.run),
+        ("landmarks", parts.watchers.landmarks.run),
     ):
         group.start_soon(supervise, name, stage, parts.prober.ledger, name=name)
     group.start_soon(_freeze_once_loaded, parts, name="freeze")
@@ -207,5 +268,7 @@ def _dead(ticker: Ticker, clock: Callable[[], float]) -> str | None:
     return f"the sweep has not run for {late_s:.0f} s" if late_s > TICKER_DEAD_S else None
 
 
-def _idle(refresher: Refresher) -> str | None:
-    return None if refresher.loaded.is_set() else "the targets have not been read yet"
+def _unready(refresher: Refresher, prober: Prober) -> str | None:
+    if not refresher.loaded.is_set():
+        return "the targets have not been read yet"
+    return f"it does not trust itself: {prober.sick}" if prober.sick is not None else None

@@ -30,7 +30,9 @@ class Landmarks:
         self._before = (0, 0)
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Look for ever, if there are any."""
+        if not self._places:
+            await anyio.sleep_forever()
         while True:
             await self.step()
             await anyio.sleep(PERIOD_S)

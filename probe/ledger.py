@@ -18,7 +18,10 @@ from probe.health import Outcome
 from probe.metrics import Notable
 from probe.reasons import Reason
 
-OPERATIONS: Final = ("poll", "read_targets", "read_statuses", "write_statuses", "announce", "beat")
+OPERATIONS: Final = (
+    *("poll", "read_targets", "read_statuses", "write_statuses", "announce"),
+    *("beat", "read_probers", "read_lives"),
+)
 PHASES: Final = ("connect", "first_byte", "transfer")
 SLOW_S: Final = 1.0
 """A probe that took longer is worth an exemplar even when it passed."""

@@ -49,10 +49,13 @@ INSTRUMENTS: Final = (
     Instrument("probe_duration_seconds", _H, "From start to end of passed and failed probes."),
     Instrument("probe_phase_seconds", _H, "Where the time of a probe went.", ("phase",)),
     Instrument("schedule_lag_seconds", _H, "From when a probe was due to its start."),
+    Instrument("slot_wait_seconds", _H, "From when a probe was due until there was room for it."),
     Instrument("loop_lag_seconds", _H, "How late the event loop ran the ticker."),
     Instrument("probes_in_flight", _G, "Probes on the wire now."),
     Instrument("probe_capacity", _G, "Probes that may be on the wire at once."),
     Instrument("probes_skipped_total", _C, "Starts that never were.", ("cause",)),
+    Instrument("probes_hastened_total", _C, "Extra probes at the edge of a verdict."),
+    Instrument("targets_damped", _G, "Targets that changed too often to be called healthy yet."),
     Instrument("connections_open", _G, "Connections to replicas, idle ones included."),
     Instrument("connections_total", _C, "What happened to connections.", ("event",)),
     Instrument("oldest_result_age_seconds", _G, "Age of the oldest last result.", ("deployment",)),
@@ -72,6 +75,27 @@ INSTRUMENTS: Final = (
     Instrument("bus_errors_total", _C, "Operations on the bus that failed."),
     Instrument("stage_restarts_total", _C, "Stages started again after a fault.", ("stage",)),
     Instrument("partitions_owned", _G, "Partitions this prober watches."),
+    Instrument(
+        "targets_adopted", _G, "Targets of another prober's partitions, watched as it does not."
+    ),
+    Instrument("loop_busy_ratio", _G, "Share of time the event loop ran or waited for a CPU."),
+    Instrument("probe_demand_per_second", _G, "Probes a second that the targets ask for."),
+    Instrument(
+        "probes_per_second_possible",
+        _G,
+        "Probes a second that this CPU allows, by what one costs now; 0 while it is not known.",
+    ),
+    Instrument(
+        "interval_stretch_ratio", _G, "What every interval is multiplied with; 1 is as asked."
+    ),
+    Instrument("prober_full", _G, "1 while no new target is taken on, for want of CPU."),
+    Instrument("prober_sick", _G, "1 while the prober does not trust itself and writes nothing."),
+    Instrument("self_tests_total", _C, "The prober's probes of itself.", ("outcome",)),
+    Instrument("landmarks", _G, "Reference targets, by whether they answer.", ("state",)),
+    Instrument(
+        "network_cut_off", _G, "1 while our own network is gone and silence is no evidence."
+    ),
+    Instrument("connections_kept_max", _G, "Connections that may be kept between probes."),
     Instrument("build_info", _G, "1; what runs here is in the labels.", ("version", "component")),
 )
 

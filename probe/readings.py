@@ -1,18 +1,19 @@
 """What the prober's instruments say right now, read from the plain counts at scrape time.
 
-Called by the exposition once per scrape; walks every check once (0.3 us each).
+Called by the exposition once per scrape. Its cost follows the number of deployments and not that
+of checks: the sweep counts standings as they change, the census finds ages a few at a time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Protocol
 
-from probe.counters import Histogram, Results
+from probe.census import Ages, Census
+from probe.counters import Histogram, Standing
 from probe.http.pool import ConnectionEvent
 from probe.metrics import Buckets, Reading, Samples
 from probe.reasons import OutcomeKind, Reason
-from probe.scheduler import Check
 from probe.stages import Prober
 
 DEPLOYMENTS_MAX: Final = 200
@@ -21,6 +22,15 @@ DEPLOYMENTS_MAX: Final = 200
 8 series each: 200 of them and all others stay below 2,000.
 """
 OTHERS: Final = "(others)"
+_NO_AGES: Final = Ages()
+_OUTCOMES: Final = tuple(
+    kind.value for kind in (OutcomeKind.PASSED, OutcomeKind.FAILED, OutcomeKind.PROBE_ERROR)
+)
+_STATES: Final = tuple(standing.name.lower() for standing in Standing)
+# The columns of a deployment: outcomes, standings, and two of its ages.
+_OLDEST: Final = len(_OUTCOMES) + len(_STATES)
+_OVERDUE: Final = _OLDEST + 1
+_WIDTH: Final = _OVERDUE + 1
 
 
 class Connections(Protocol):
@@ -31,31 +41,12 @@ class Connections(Protocol):
         """How many are open, idle ones included."""
 
     @property
+    def max_kept(self) -> int:
+        """How many of them may be kept between probes."""
+
+    @property
     def events(self) -> Mapping[ConnectionEvent, int]:
         """What happened to them."""
-
-
-@dataclass(slots=True)
-class _Fleet:
-    """The checks of one deployment, at one instant."""
-
-    healthy: int = 0
-    unhealthy: int = 0
-    unknown: int = 0
-    oldest_age_s: float = 0.0
-    overdue: int = 0
-
-    def take(self, check: Check, now: float) -> None:
-        since = check.ended_at or check.next_due  # never probed: as old as its first probe is late
-        age_s = now - since
-        self.oldest_age_s = max(self.oldest_age_s, age_s)
-        self.overdue += age_s > 2 * check.interval_s + check.timeout_s
-        if check.streak.healthy:
-            self.healthy += 1
-        elif check.evidence_at is None:
-            self.unknown += 1
-        else:
-            self.unhealthy += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +55,7 @@ class Readings:
 
     prober: Prober
     connections: Connections
-    partitions: int
+    census: Census
     version: str
 
     def __call__(self) -> Reading:
@@ -86,46 +77,59 @@ class Readings:
             },
             "probe_phase_seconds": _by_name(ledger.phases),
             "schedule_lag_seconds": {(): _buckets(counters.lag)},
+            "slot_wait_seconds": {(): _buckets(counters.slot_wait)},
             "probes_in_flight": {(): sweep.in_flight},
             "probe_capacity": {(): sweep.max_in_flight},
             "probes_skipped_total": {
                 ("overlap",): scheduler.overlapped,
                 ("late",): scheduler.missed,
+                ("rested",): scheduler.rested,
             },
+            "probes_hastened_total": {(): scheduler.hastened},
+            "targets_damped": {(): scheduler.damped},
             "health_transitions_total": ledger.transitions,
             "connections_open": {(): self.connections.open_connections},
+            "connections_kept_max": {(): self.connections.max_kept},
             "connections_total": {
                 (event.value,): count for event, count in self.connections.events.items()
             },
         }
 
     def _fleet(self) -> Reading:
-        now = self.prober.clock()
         results = self.prober.sweep.counters.deployments
-        shown = {name: name for name in islice(results, DEPLOYMENTS_MAX)}
-        fleets = {shown.get(name, OTHERS): _Fleet() for name in results}
-        for check in self.prober.sweep.scheduler:
-            fleets[shown.get(check.target.deployment, OTHERS)].take(check, now)
-        ages: Samples = {(name,): fleet.oldest_age_s for name, fleet in fleets.items()}
-        overdue: Samples = {(name,): fleet.overdue for name, fleet in fleets.items()}
-        states: Samples = {
-            (name, state): float(getattr(fleet, state))
-            for name, fleet in fleets.items()
-            for state in ("healthy", "unhealthy", "unknown")
-        }
+        shown = frozenset(islice(results, DEPLOYMENTS_MAX))
+        rows: dict[str, list[float]] = {}
+        for name, result in results.items():
+            row = rows.setdefault(name if name in shown else OTHERS, [0.0] * _WIDTH)
+            ages = self.census.last.ages.get(name, _NO_AGES)
+            row[_OLDEST] = max(row[_OLDEST], ages.oldest_s)
+            row[_OVERDUE] += ages.overdue
+            counts = (result.passed, result.failed, result.errors, *result.standings)
+            for index, value in enumerate(counts):
+                row[index] += value
         return {
-            "probes_total": _outcomes(results, shown),
-            "oldest_result_age_seconds": ages,
-            "targets": states,
-            "targets_overdue": overdue,
+            "probes_total": _labelled(rows, _OUTCOMES, 0),
+            "targets": _labelled(rows, _STATES, len(_OUTCOMES)),
+            "oldest_result_age_seconds": {(name,): row[_OLDEST] for name, row in rows.items()},
+            "targets_overdue": {(name,): row[_OVERDUE] for name, row in rows.items()},
         }
 
     def _self(self) -> Reading:
-        ledger = self.prober.ledger
+        ledger, vitals = self.prober.ledger, self.prober.vitals
         return {
             "loop_lag_seconds": {(): _buckets(ledger.loop_lag)},
+            "loop_busy_ratio": {(): vitals.busy},
+            "probe_demand_per_second": {(): self.prober.sweep.scheduler.rate_per_s},
+            "probes_per_second_possible": {(): vitals.possible_per_s},
+            "interval_stretch_ratio": {(): vitals.stretch},
+            "prober_full": {(): int(vitals.full)},
+            "prober_sick": {(): int(self.prober.sick is not None)},
+            "self_tests_total": _counts(vitals.selftests),
+            "landmarks": {("up",): vitals.landmarks_up, ("down",): vitals.landmarks_down},
+            "network_cut_off": {(): int(vitals.cut_off)},
             "stage_restarts_total": _counts(ledger.restarts),
-            "partitions_owned": {(): self.partitions},
+            "partitions_owned": {(): self.prober.vitals.partitions_owned},
+            "targets_adopted": {(): self.prober.vitals.targets_adopted},
             "build_info": {(self.version, "prober"): 1},
         }
 
@@ -141,17 +145,12 @@ class Readings:
         }
 
 
-def _outcomes(results: Mapping[str, Results], shown: Mapping[str, str]) -> Samples:
-    totals: dict[tuple[str, ...], float | Buckets] = {}
-    sums: dict[str, list[int]] = {}
-    for name, result in results.items():
-        row = sums.setdefault(shown.get(name, OTHERS), [0, 0, 0])
-        for index, count in enumerate((result.passed, result.failed, result.errors)):
-            row[index] += count
-    kinds = (OutcomeKind.PASSED, OutcomeKind.FAILED, OutcomeKind.PROBE_ERROR)
-    for name, row in sums.items():
-        totals.update({(name, kind.value): count for kind, count in zip(kinds, row, strict=True)})
-    return totals
+def _labelled(rows: Mapping[str, list[float]], labels: Sequence[str], start: int) -> Samples:
+    return {
+        (name, label): row[index]
+        for name, row in rows.items()
+        for index, label in enumerate(labels, start)
+    }
 
 
 def _buckets(histogram: Histogram) -> Buckets:

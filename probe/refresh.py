@@ -1,11 +1,11 @@
 """Which partitions to read again, and which of what was read to believe.
 
-Pure but for its log; driven by the refresher with what the bus said. Two rules: everything is
-read again in rotation, so that each second costs the same; and a bus that lost its memory (S4)
-takes no target from us until it has had time to be filled again.
+Pure but for its log; driven by the refresher with what the bus said, and by membership with what
+to watch. Two rules: everything is read again in rotation, so that each second costs the same; and
+a bus that lost its memory (S4) takes no target from us until it has had time to be filled again.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -44,33 +44,93 @@ class Refresh:
 
     def __init__(
         self,
-        partitions: Sequence[int],
+        partitions: Iterable[int],
         *,
         polls_per_round: float,
         admit: Admit,
         ledger: Ledger,
     ) -> None:
         self.partitions = tuple(partitions)
+        """What is owned; partitions of adopted targets are not."""
         self._polls_per_round = max(1.0, polls_per_round)
         self._polls = 0
         self._admit = admit
         self._ledger = ledger
+        self._adopted: dict[int, frozenset[ReplicaId]] = {}
+        self._again: set[int] = set()
+        self._doubted: set[int] = set()
         self._epoch: str | None = None
         self._versions: dict[int, int] = {}
         self._content: dict[int, dict[ReplicaId, ReplicaProbeTarget]] = {}
         self._amnesia_at: dict[int, float] = {}
         self._logged: dict[str, float] = {}
 
+    @property
+    def covered(self) -> tuple[int, ...]:
+        """The partitions owned that were read, and are not in doubt: what may be relied on."""
+        unread = self._unread()
+        return tuple(p for p in self.partitions if p not in unread)
+
+    @property
+    def doubts(self) -> bool:
+        """Whether something is to be read anew before anything known of it may be written."""
+        return bool(self._doubted)
+
+    def own(self, partitions: Collection[int]) -> list[int]:
+        """Own just these from now on; return what is given up, for the sweep to drop.
+
+        What is gained is read at the next step, with its statuses, so that streaks survive.
+        """
+        given_up = [p for p in self.partitions if p not in partitions]
+        for partition in partitions:
+            if self._adopted.pop(partition, None):  # some of it is watched; now all of it
+                self._again.add(partition)
+        self.partitions = tuple(sorted(partitions))
+        for partition in given_up:
+            self._forget(partition)
+        return given_up
+
+    def adopt(self, partition: int, replica_ids: frozenset[ReplicaId]) -> bool:
+        """Watch just these targets of a partition that another prober owns and neglects.
+
+        Returns whether the partition is given up: for the sweep to drop.
+        """
+        if self.adopted(partition) == replica_ids:
+            return False
+        if not replica_ids:
+            self._forget(partition)
+            return True
+        self._adopted[partition] = replica_ids
+        self._again.add(partition)
+        return False
+
+    @property
+    def adoptions(self) -> tuple[int, ...]:
+        """The partitions some of whose targets are adopted."""
+        return tuple(self._adopted)
+
+    def adopted(self, partition: int) -> frozenset[ReplicaId]:
+        """Return which targets of a partition are watched in another prober's stead."""
+        return self._adopted.get(partition, frozenset())
+
+    def doubt(self) -> None:
+        """Believe nothing of what is known: read it again, targets and streaks."""
+        self._doubted = {*self.partitions, *self._adopted}
+
+    def doubted(self, partition: int) -> bool:
+        """Tell whether what is known of a partition may be old."""
+        return partition in self._doubted
+
     def knows(self, partition: int, replica_id: ReplicaId) -> bool:
-        """Tell whether the replica is under watch already."""
-        return replica_id in self._content.get(partition, ())
+        """Tell whether the replica is under watch already, and what is known of it is believed."""
+        return replica_id in self._content.get(partition, ()) and partition not in self._doubted
 
     def wanted(self, poll: Poll, now: float) -> list[int]:
         """Return the partitions to read now: those never read or moved, and the next in turn."""
         self._notice_amnesia(poll, now)
-        unread = [p for p in self.partitions if p not in self._content]
-        moved = partitions_moved(self._versions, poll.versions, self.partitions)
-        return sorted({*unread, *moved, *self._next_in_turn()})
+        watched = {*self.partitions, *self._adopted}
+        moved = partitions_moved(self._versions, poll.versions, watched)
+        return sorted({*self._unread(), *moved, *self._next_in_turn()})
 
     def admitted(self, found: Targets, now: float) -> Mapping[int, Sequence[ReplicaProbeTarget]]:
         """Return what to watch of each partition read; the rest is counted and logged."""
@@ -79,9 +139,11 @@ class Refresh:
         contents: dict[int, Sequence[ReplicaProbeTarget]] = {}
         for partition, targets in found.by_partition.items():
             known = self._content.get(partition, {})
+            only = None if partition in self.partitions else self.adopted(partition)
             content = {
                 target.replica_id: target
                 for target in targets
+                if only is None or target.replica_id in only
                 if known.get(target.replica_id) == target or self._admits(target, now)
             }
             if self._forgetful(partition, now):
@@ -92,9 +154,22 @@ class Refresh:
     def took(self, partition: int, content: Sequence[ReplicaProbeTarget], poll: Poll) -> None:
         """Note what the sweep now watches, and the version it was read at."""
         self._content[partition] = {target.replica_id: target for target in content}
+        self._again.discard(partition)
+        self._doubted.discard(partition)
         version = poll.versions.get(partition)
         if version is not None:
             self._versions[partition] = version
+
+    def _unread(self) -> set[int]:
+        """Return what was never read, or is to be read again as a whole."""
+        watched = {*self.partitions, *self._adopted}
+        return {p for p in watched if p not in self._content} | self._again | self._doubted
+
+    def _forget(self, partition: int) -> None:
+        for known in (self._content, self._versions, self._amnesia_at, self._adopted):
+            known.pop(partition, None)
+        self._again.discard(partition)
+        self._doubted.discard(partition)
 
     def _next_in_turn(self) -> Iterator[int]:
         """Yield this poll's share of a round: with 120 polls, none for almost every other one."""
@@ -110,7 +185,7 @@ class Refresh:
         if lost or back:
             _log.warning("bus_lost_memory", targets=sum(map(len, self._content.values())))
             self._versions.clear()
-            self._amnesia_at = dict.fromkeys(self.partitions, now)
+            self._amnesia_at = dict.fromkeys(self._content, now)
         self._epoch = poll.epoch
 
     def _forgetful(self, partition: int, now: float) -> bool:

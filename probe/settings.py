@@ -5,6 +5,7 @@ Layers as in `probe.layers`: defaults, the `[probe]` table of a TOML file, envir
 """
 
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ from probe import allow
 from probe.allow import ANY_PORT
 from probe.errors import SettingsError
 from probe.layers import Effective, Layers, mask_url, parse_address
+from probe.ownership import Shard
 from probe.wire import HEARTBEAT_TTL_S, STATUS_TTL_FLOOR_S, ReplicaProbeTarget
 
 TABLE: Final = "probe"
@@ -71,11 +73,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     late_result_s: _Seconds = 5.0
     """A result older than this is dropped, not written late."""
     heartbeat_s: _Seconds = 5.0
-    """How often the heartbeat is written; it lives 15 s on the bus."""
+    """How often the heartbeat is written."""
+    heartbeat_ttl_s: Annotated[int, msgspec.Meta(ge=1, le=HEARTBEAT_TTL_S)] = HEARTBEAT_TTL_S
+    """How long a heartbeat lives: so long after a prober died the others share its work."""
+    shard: Annotated[str, msgspec.Meta(max_length=16)] = ""
+    """I/N: watch a fixed share, whoever else there is; empty shares with those that live."""
     bus_timeout_s: _Seconds = 2.0
     """Longest wait for one answer of the bus."""
     bus_backoff_s: _Seconds = 2.0
     """Longest wait between two tries while the bus is away."""
+    interval_stretch_max: Annotated[float, msgspec.Meta(ge=1, le=100)] = 3.0
+    """By how much all intervals may be stretched while the CPU does not suffice; 1 is never."""
+    reference_targets: tuple[str, ...] = ()
+    """HOST:PORT that always accept: all silent while targets fail means our own network is gone."""
     drain_s: Annotated[float, msgspec.Meta(ge=0, le=9)] = 1.0
     """On SIGTERM probes in flight get this long to end, before the last results are written."""
 
@@ -111,6 +121,7 @@ def _refuse_impossible(settings: Settings) -> None:
             f"{settings.flush_s:g} s is {sum_s:g} s, but a status lives {STATUS_TTL_FLOOR_S} s: "
             f"lower {TABLE}.flush_s"
         )
+    _refuse_stretch(settings, interval_s=interval_s, timeout_s=timeout_s)
     write_s = settings.flush_s + settings.bus_timeout_s
     if write_s > settings.late_result_s:
         raise SettingsError(
@@ -118,10 +129,11 @@ def _refuse_impossible(settings: Settings) -> None:
             f"{TABLE}.late_result_s {settings.late_result_s:g} s: one slow write would drop the "
             f"results behind it; raise {TABLE}.late_result_s"
         )
-    if 3 * settings.heartbeat_s > HEARTBEAT_TTL_S:
+    ttl_s = settings.heartbeat_ttl_s
+    if 3 * settings.heartbeat_s > ttl_s:
         raise SettingsError(
-            f"{TABLE}.heartbeat_s = {settings.heartbeat_s:g}: a heartbeat lives "
-            f"{HEARTBEAT_TTL_S} s and may be missed twice, so at most {HEARTBEAT_TTL_S / 3:g}"
+            f"{TABLE}.heartbeat_s = {settings.heartbeat_s:g}: a heartbeat lives {ttl_s} s and may "
+            f"be missed twice, so at most {ttl_s / 3:.3g}"
         )
     if settings.poll_s > settings.full_refresh_s:
         raise SettingsError(
@@ -135,6 +147,17 @@ def _refuse_impossible(settings: Settings) -> None:
         )
 
 
+def _refuse_stretch(settings: Settings, *, interval_s: float, timeout_s: float) -> None:
+    """Refuse a stretch after which statuses of the default interval would expire."""
+    most = (STATUS_TTL_FLOOR_S - timeout_s - settings.flush_s) / (3 * interval_s)
+    if settings.interval_stretch_max > max(1.0, most):
+        raise SettingsError(
+            f"{TABLE}.interval_stretch_max = {settings.interval_stretch_max:g}: three intervals of "
+            f"{interval_s:g} s, stretched so far, a timeout and a flush do not fit into the "
+            f"{STATUS_TTL_FLOOR_S} s that a status lives; at most {int(most * 10) / 10:g}"
+        )
+
+
 def _refuse_unusable(settings: Settings) -> None:
     """Refuse texts that have the right type and yet mean nothing."""
     scheme = urlsplit(settings.redis_url).scheme
@@ -144,6 +167,17 @@ def _refuse_unusable(settings: Settings) -> None:
             f"one of {', '.join(BUS_SCHEMES)}; write for example redis://127.0.0.1:6379/0"
         )
     parse_address(f"{TABLE}.metrics", settings.metrics)
+    for place in settings.reference_targets:
+        host = parse_address(f"{TABLE}.reference_targets", place).host
+        try:
+            ip_address(host)
+        except ValueError as error:
+            raise SettingsError(
+                f"{TABLE}.reference_targets: {host!r} is a name, and a landmark must not hang on "
+                "a resolver; write an IP address, for example 10.0.0.1:443"
+            ) from error
+    if settings.shard:
+        Shard.parse(settings.shard)
     if not settings.allow:
         raise SettingsError(f"{TABLE}.allow is empty: no target could be dialled; name a network")
     _refuse_unreachable(settings)

@@ -1,15 +1,15 @@
 """The prober's shell: what is awaited lives here, what is decided does not.
 
 Started by the daemon, one task each. Refresher: targets from the bus to the sweep. Ticker: time
-to the sweep. Flusher: results from the sweep to the bus. Heartbeat: that we live. While the bus
-is away all of it goes on from memory, and says so in the metrics.
+to the sweep. Flusher: results from the sweep to the bus. While the bus is away all of it goes on
+from memory, and says so in the metrics.
 """
 
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Final, NamedTuple, Protocol
+from math import inf
+from typing import Final, Protocol
 
 import anyio
 import anyio.lowlevel
@@ -18,33 +18,21 @@ from msgspec.structs import replace
 
 from probe.bus import Poll
 from probe.bus_targets import Targets
-from probe.bus_writes import SetEx
+from probe.bus_writes import Entries
 from probe.errors import BusError
 from probe.ledger import Ledger, Lifeline, bump, observe
-from probe.reasons import REASONS, OutcomeKind
 from probe.refresh import Refresh
-from probe.report import status_of
-from probe.scheduler import Check
-from probe.sweep import TICK_S, TRANSITIONS_MAX, Sweep
+from probe.sweep import TICK_S, Sweep
 from probe.vitals import Vitals
 from probe.wire import (
     HealthChange,
-    Keys,
     ProberHeartbeat,
     ReplicaHealthStatus,
     ReplicaId,
-    encode,
-    status_ttl_s,
+    ReplicaProbeTarget,
 )
 
-WRITE_COUNT: Final = 1000
-"""Statuses in one write at most: what the bus takes in one command."""
 RESTART_PAUSE_S: Final = 1.0
-LOGGED_CHANGES_MAX: Final = 20
-"""Lines per flush: when a whole fleet changes, 10,000 lines would hold the loop for 0.3 s."""
-_OWN_FAULTS: Final = tuple(
-    reason for reason, entry in REASONS.items() if entry.kind is OutcomeKind.PROBE_ERROR
-)
 
 _log = structlog.get_logger("probe.stages")
 
@@ -66,14 +54,20 @@ class Bus(Protocol):
     ) -> dict[ReplicaId, ReplicaHealthStatus]:
         """Read what was last found; absent ones are left out."""
 
-    async def write_statuses(self, items: Sequence[SetEx]) -> float:
-        """Write key, value, time to live; the same ones twice is harmless."""
+    async def write_statuses(self, build: Callable[[], Entries]) -> None:
+        """Write what `build` returns when all is ready; the same twice is harmless."""
 
     async def announce(self, changes: Sequence[HealthChange]) -> None:
         """Append verdict changes to the stream."""
 
-    async def heartbeat(self, beat: ProberHeartbeat) -> float:
+    async def heartbeat(self, beat: ProberHeartbeat, *, ttl_s: int) -> float:
         """Write a heartbeat."""
+
+    async def read_probers(self, time_s: float) -> dict[str, ProberHeartbeat]:
+        """Read the heartbeats of the probers that live."""
+
+    async def read_lives(self, replica_ids: Iterable[ReplicaId]) -> dict[ReplicaId, float]:
+        """Read how many seconds statuses have left to live; absent ones are left out."""
 
 
 @dataclass(slots=True)
@@ -89,6 +83,29 @@ class Prober:
     vitals: Vitals = field(default_factory=Vitals)
     sick: str | None = None
     """Why it does not trust itself: then it writes no status and owns no partition (S7)."""
+    standstill_s: float = 5.0
+    """Who stood still for longer was perhaps replaced: nothing known from before is written."""
+    standstills: int = 0
+    ridden_out: int = 0
+    """After how many of them ownership, targets and statuses have been read again."""
+    _ran_at: float = field(default=inf, init=False)
+
+    @property
+    def muted(self) -> bool:
+        """Whether what it knows must not be written: it is sick, or stood still."""
+        return self.sick is not None or self.ridden_out < self.standstills
+
+    def runs(self, now: float) -> None:
+        """Note that this process runs, and whether it has not for long (stopped, or starved).
+
+        Called wherever something may be written or believed: after a stop the loop may come to
+        any of these places first.
+        """
+        still_s = now - self._ran_at
+        self._ran_at = now
+        if still_s > self.standstill_s:
+            self.standstills += 1
+            _log.warning("stood_still", seconds=round(still_s, 1), then="reading everything again")
 
 
 async def supervise(name: str, stage: Callable[[], Awaitable[None]], ledger: Ledger) -> None:
@@ -120,9 +137,16 @@ class Refresher:
     """Brings the bus's targets to the sweep: what moved at once, everything in rotation."""
 
     def __init__(
-        self, prober: Prober, refresh: Refresh, *, poll_s: float, probe_at_once: bool = False
+        self,
+        prober: Prober,
+        refresh: Refresh,
+        *,
+        poll_s: float,
+        settle: Callable[[Poll], Awaitable[None]] | None = None,
+        covers: Callable[[], None] = lambda: None,
+        probe_at_once: bool = False,
     ) -> None:
-        """Refresh every `poll_s`.
+        """Refresh every `poll_s`; `settle` decides before each what to own, `covers` hears of it.
 
         With `probe_at_once` even a target that another prober has just visited is probed within
         a second; its streak is taken over all the same.
@@ -133,6 +157,10 @@ class Refresher:
         self._prober = prober
         self._refresh = refresh
         self._poll_s = poll_s
+        self._settle = settle
+        self._covers = covers
+        self._covered: tuple[int, ...] = ()
+        self._doubted = 0
 
     async def run(self) -> None:
         """Refresh for ever."""
@@ -141,9 +169,16 @@ class Refresher:
     async def step(self) -> None:
         """Look at the bus once; raises `BusError` with nothing changed by what was not read."""
         bus, life, clock = self._prober.bus, self._prober.lifeline, self._prober.clock
+        self._prober.runs(clock())
+        standstills = self._prober.standstills
+        if standstills > self._doubted:
+            self._refresh.doubt()
+            self._doubted = standstills
         with life.operation("poll"):
             poll = await bus.poll()
         life.heard(poll.time_s, clock())
+        if self._settle is not None:
+            await self._settle(poll)
         wanted = self._refresh.wanted(poll, clock())
         with life.operation("read_targets"):
             found = await bus.read_targets(wanted, poll.time_s)
@@ -160,14 +195,43 @@ class Refresher:
                 seeds = await bus.read_statuses(unknown)
         if self._probe_at_once:
             seeds = {key: replace(seed, last_check=0.0) for key, seed in seeds.items()}
+        if self._prober.vitals.full:
+            contents = self._without(contents, set(unknown) - set(seeds))
         for partition, content in contents.items():
             now = clock()
+            if self._refresh.doubted(partition):
+                self._prober.sweep.replace(partition, (), now=now)
             self._prober.sweep.replace(
                 partition, content, now=now, bus_now=life.bus_time(now), seeds=seeds
             )
             self._refresh.took(partition, content, poll)
             await anyio.lowlevel.checkpoint()  # a partition of 100k targets takes milliseconds
+        self._prober.ridden_out = self._doubted
         self.loaded.set()
+        self._say_what_is_covered()
+
+    def _without(
+        self, contents: Mapping[int, Sequence[ReplicaProbeTarget]], new: AbstractSet[ReplicaId]
+    ) -> Mapping[int, Sequence[ReplicaProbeTarget]]:
+        """Leave out targets that nobody has a verdict on: there is no time to probe them.
+
+        They are asked for again with the next full refresh; whoever has a verdict is taken on,
+        for it may have been left behind by a prober that is gone.
+        """
+        if new:
+            bump(self._prober.ledger.rejected, "full", len(new))
+        return {
+            partition: [target for target in content if target.replica_id not in new]
+            for partition, content in contents.items()
+        }
+
+    def _say_what_is_covered(self) -> None:
+        refresh, vitals = self._refresh, self._prober.vitals
+        vitals.partitions_owned = len(refresh.partitions)
+        vitals.targets_adopted = sum(len(refresh.adopted(p)) for p in refresh.adoptions)
+        if self._covered != refresh.covered:
+            self._covered = refresh.covered
+            self._covers()
 
 
 class Ticker:
@@ -192,165 +256,9 @@ class Ticker:
 
     def tick(self, now: float, *, late_s: float) -> None:
         """Tick once, `late_s` after it was planned."""
+        self._prober.runs(now)
         observe(self._prober.ledger.loop_lag, late_s)
         self.lag_max_s = max(self.lag_max_s, late_s)
         self.ticked_at = now
         self._prober.sweep.tick(now)
         self._after()
-
-
-class Flusher:
-    """Writes results to the bus: `count` at once, or what there is after `wait_s`."""
-
-    def __init__(
-        self, prober: Prober, keys: Keys, *, count: int, wait_s: float, late_s: float
-    ) -> None:
-        self._prober = prober
-        self._keys = keys
-        self._count = count
-        self._wait_s = wait_s
-        self._late_s = late_s
-        self._ttl_s = lru_cache(status_ttl_s)  # a fleet has few intervals
-        self._enough = anyio.Event()
-        self._changes: deque[HealthChange] = deque(maxlen=TRANSITIONS_MAX)
-
-    def look(self) -> None:
-        """End the wait if there is enough to write; called by the ticker."""
-        if self._prober.sweep.dirty >= self._count:
-            self._enough.set()
-
-    async def run(self) -> None:
-        """Flush for ever."""
-        await repeat(self._wait_and_flush, period_s=0.0, life=self._prober.lifeline)
-
-    async def _wait_and_flush(self) -> None:
-        with anyio.move_on_after(self._wait_s):
-            await self._enough.wait()
-        self._enough = anyio.Event()
-        await self.flush()
-
-    async def flush(self) -> None:
-        """Write what waits now; on `BusError` the newest result of each check still waits."""
-        prober, sweep = self._prober, self._prober.sweep
-        if prober.sick is not None:
-            self._forget()
-            return
-        self._take_changes()
-        waiting = sweep.dirty
-        while waiting > 0:
-            checks = sweep.take_dirty(min(waiting, WRITE_COUNT))
-            waiting -= WRITE_COUNT
-            items = self._items(checks)
-            if not items:
-                continue
-            try:
-                with prober.lifeline.operation("write_statuses"):
-                    await prober.bus.write_statuses(items)
-            except BaseException:  # cancelled, too: written twice is harmless, lost is not
-                sweep.put_back(checks)
-                raise
-            prober.ledger.statuses_written += len(items)
-        if self._changes:  # after the statuses: who is woken by a change reads the new status
-            with prober.lifeline.operation("announce"):
-                await prober.bus.announce(list(self._changes))
-            self._changes.clear()
-
-    def _forget(self) -> None:
-        """Drop what waits: a sick prober's word is void, later as well."""
-        sweep = self._prober.sweep
-        self._prober.ledger.results_dropped += len(sweep.take_dirty(sweep.dirty))
-        sweep.take_transitions()
-        self._changes.clear()
-
-    def _take_changes(self) -> None:
-        logged = 0
-        for change in self._prober.sweep.take_transitions():
-            states = ("unhealthy", "healthy") if change.healthy else ("healthy", "unhealthy")
-            counts = self._prober.ledger.transitions
-            counts[states] = counts.get(states, 0) + 1
-            self._changes.append(change)
-            if logged < LOGGED_CHANGES_MAX:
-                _log.info(
-                    "verdict_changed",
-                    replica=change.replica_id,
-                    healthy=change.healthy,
-                    reason=change.reason.value,
-                )
-            logged += 1
-        if logged > LOGGED_CHANGES_MAX:
-            _log.info("verdicts_changed", more=logged - LOGGED_CHANGES_MAX)
-
-    def _items(self, checks: Sequence[Check]) -> list[SetEx]:
-        """Encode the statuses of `checks`, less those whose results are too old to be news."""
-        ledger, instance = self._prober.ledger, self._prober.instance
-        status_key, ttl_s, note_phases = self._keys.status, self._ttl_s, ledger.note_phases
-        now, offset_s = self._prober.clock(), self._prober.lifeline.offset_s
-        oldest, at = now - self._late_s, now + offset_s
-        items: list[SetEx] = []
-        for check in checks:
-            outcome = check.outcome
-            if outcome is None or check.removed:
-                continue
-            if check.ended_at < oldest:
-                ledger.results_dropped += 1
-                continue
-            note_phases(check.replica_id, outcome, at)
-            status = status_of(check, outcome, offset_s=offset_s, prober=instance)
-            items.append((status_key(check.replica_id), encode(status), ttl_s(check.interval_s)))
-        return items
-
-
-class Heartbeat:
-    """Says every 5 s that this prober lives, and how well."""
-
-    def __init__(
-        self, prober: Prober, ticker: Ticker, *, partitions: tuple[int, ...], version: str
-    ) -> None:
-        self._prober = prober
-        self._ticker = ticker
-        self._partitions = partitions
-        self._version = version
-        self._started = prober.clock()
-        self._last = _Work(self._started)
-
-    async def step(self) -> None:
-        """Write one heartbeat."""
-        prober, last = self._prober, self._last
-        done = _work_of(prober)
-        beat = ProberHeartbeat(
-            instance=prober.instance,
-            partitions=self._partitions,
-            targets=len(prober.sweep.scheduler),
-            probes_per_second=round(_share(done.started - last.started, done.at - last.at), 1),
-            loop_lag_ms=round(self._ticker.lag_max_s * 1000, 3),
-            version=self._version,
-            started_at=round(prober.lifeline.bus_time(self._started), 3),
-            at=0.0,  # the bus stamps it
-            sick=prober.sick or "",
-            interval_stretch=round(prober.vitals.stretch, 3),
-            error_ratio=round(_share(done.errors - last.errors, done.ended - last.ended), 4),
-        )
-        with prober.lifeline.operation("beat"):
-            await prober.bus.heartbeat(beat)
-        self._last = done
-        self._ticker.lag_max_s = 0.0
-
-
-class _Work(NamedTuple):
-    """What a prober has done up to a moment."""
-
-    at: float
-    started: int = 0
-    ended: int = 0
-    errors: int = 0
-
-
-def _work_of(prober: Prober) -> _Work:
-    counters = prober.sweep.counters
-    reasons = counters.reasons
-    errors = sum(reasons[reason] for reason in _OWN_FAULTS)
-    return _Work(prober.clock(), counters.started, sum(reasons.values()), errors)
-
-
-def _share(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else 0.0

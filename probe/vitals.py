@@ -1,6 +1,6 @@
 """What one prober knows of itself, as plain numbers.
 
-Written by the watch, the self-test and the landmarks, each its own fields; read by the stages,
+Written by the watch, the self-test, the landmarks and the refresher, each its own; read by stages,
 the heartbeat and the metrics. Knows neither clocks nor how any of it is found out.
 """
 
@@ -34,3 +34,6 @@ class Vitals:
         self.selftests: dict[str, int] = {result.value: 0 for result in SelfTestResult}
         self.landmarks_up = 0
         self.landmarks_down = 0
+        self.partitions_owned = 0
+        self.targets_adopted = 0
+        """Watched because the prober that owns them does not."""

@@ -175,6 +175,7 @@ class ProberHeartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", 
     where a living prober covers the replica's partition. `sick` says in one sentence why it does
     not trust itself: then it owns nothing. `error_ratio` is the share of its probes since the
     last heartbeat that were its own fault, `interval_stretch` by how much it lengthens intervals.
+    One with a fixed `shard` shares nothing out with the others.
     """
 
     instance: str
@@ -188,6 +189,7 @@ class ProberHeartbeat(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", 
     sick: str = ""
     error_ratio: float = 0.0
     interval_stretch: float = 1.0
+    shard: str = ""
 
 
 class HealthChange(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,12 +1,14 @@
 """One prober put together on doubles: bus and wire are fakes, time is a number."""
 
+from math import inf
+
 from probe.errors import UnsupportedCheck
+from probe.flusher import Flusher
+from probe.heartbeat import Heartbeat
 from probe.ledger import Ledger, Lifeline
 from probe.refresh import Refresh
 from probe.scheduler import Check, Scheduler
 from probe.stages import (
-    Flusher,
-    Heartbeat,
     Prober,
     Refresher,
     Ticker,
@@ -53,14 +55,17 @@ class Rig:
             lifeline=self.life,
             ledger=self.ledger,
             clock=self.clock,
+            standstill_s=inf,  # tests let hours pass in one go
         )
-        refresh = Refresh(
+        self.refresh = Refresh(
             range(PARTITIONS), polls_per_round=FULL_ROUND, admit=admit, ledger=self.ledger
         )
-        self.refresher = Refresher(self.prober, refresh, poll_s=1.0)
+        self.refresher = Refresher(self.prober, self.refresh, poll_s=1.0)
         self.flusher = Flusher(self.prober, self.keys, count=2, wait_s=0.2, late_s=LATE_S)
         self.ticker = Ticker(self.prober, after=self.flusher.look)
-        self.heartbeat = Heartbeat(self.prober, self.ticker, partitions=(0, 1), version="0.1.0")
+        self.heartbeat = Heartbeat(
+            self.prober, self.ticker, covered=lambda: (0, 1), version="0.1.0"
+        )
 
     def clock(self) -> float:
         return self.now

@@ -7,6 +7,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from probe import ops
+from probe.census import CHECKS_PER_LOOK, LOOKS_PER_ROUND_MIN, Census
 from probe.health import ended
 from probe.http.pool import ConnectionEvent
 from probe.ledger import Ledger, Lifeline
@@ -55,6 +56,7 @@ SERIES_MAX = 2000
 class Connections:
     def __init__(self) -> None:
         self.open_connections = 3
+        self.max_kept = 75
         self.events = {ConnectionEvent.OPENED: 4, ConnectionEvent.RETRIED: 5}
 
 
@@ -75,7 +77,8 @@ class Rig:
             ledger=self.ledger,
             clock=self.clock,
         )
-        readings = Readings(self.prober, Connections(), partitions=PARTITIONS, version="0.1.0")
+        self.census = Census(scheduler)
+        readings = Readings(self.prober, Connections(), self.census, version="0.1.0")
         self.pages = ops.Pages(registry_of(readings), live=lambda: None, ready=lambda: None)
 
     def clock(self) -> float:
@@ -93,6 +96,12 @@ class Rig:
         while self.now < end:
             self.now += 0.01
             self.sweep.tick(self.now)
+            self.census.look(self.now)
+
+    def look_around(self) -> None:
+        """Let the census see every check."""
+        for _ in range(2 * len(self.sweep.scheduler) // CHECKS_PER_LOOK + 2 * LOOKS_PER_ROUND_MIN):
+            self.census.look(self.now)
 
     def scrape(self) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
         head = b"GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text\r\n\r\n"
@@ -177,6 +186,7 @@ def test_a_target_nobody_visits_ages(rig: Rig) -> None:
     rig.wire.answers_at_once = PASSED
     rig.advance(1.1)
     rig.now += 60
+    rig.look_around()
     age = rig.scrape()["fleetpulse_oldest_result_age_seconds"][(("deployment", "d0"),)]
     assert 60 <= age < 62
 

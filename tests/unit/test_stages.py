@@ -10,7 +10,8 @@ from probe.errors import BusUnreachable
 from probe.health import ended
 from probe.ledger import BACKOFF_FIRST_S, Lifeline
 from probe.reasons import OutcomeKind, Reason
-from probe.stages import LOGGED_CHANGES_MAX, repeat, supervise
+from probe.flusher import LOGGED_CHANGES_MAX
+from probe.stages import repeat, supervise
 from probe.wire import decode_heartbeat
 from tests.fakes.bus import FakeBus
 from tests.fakes.entries import replica, target
