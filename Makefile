@@ -8,7 +8,7 @@ ARGS   ?=
 # What `make test` passes to pytest.
 PYTEST_ARGS ?= -n 2 --dist loadgroup
 
-.PHONY: demo test lint bench bench-once locks clean
+.PHONY: demo test lint bench bench-docs bench-once locks clean
 
 demo: $(VENV)/.run
 	@$(BIN)/fleetpulse up $(ARGS)
@@ -24,10 +24,19 @@ lint: $(VENV)/.dev
 	$(BIN)/deptry .
 	$(BIN)/hadolint Dockerfile
 
-# Micro-benchmarks with their spread, then one round beside the C floor.
+# Micro-benchmarks with their spread, then every goal beside floor and peers: three minutes.
+# What is passed to the latter, e.g. make bench BENCH_ARGS="--only P1,P3"
+BENCH_ARGS ?= --reduced
 bench: $(VENV)/.dev
 	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-only -p no:randomly
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+# The same at full size, half an hour on a machine that does nothing else; writes what it found
+# into docs/benchmarks.md, its plots, and README.
+bench-docs: $(VENV)/.dev
+	mkdir -p build
+	$(BIN)/python -m bench --json > build/bench.json
+	$(BIN)/python -m bench.report build/bench.json
 
 # Runs every benchmark once: proves they still run, says nothing about speed.
 bench-once: $(VENV)/.dev

@@ -1,43 +1,60 @@
-"""The farm as Python sees it, and what a process tree costs beside it."""
+"""The farm as Python sees it, and the fleet that stands on it."""
 
-import os
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Final, Self
 from uuid import UUID
 
 import msgspec
 
+from bench.machine import cores
 from probe.wire import ReplicaId, ReplicaProbeTarget
 
-_NETWORK = 0x7F800000
+_NETWORK: Final = 0x7F800000
 """127.128.0.0/9: the farm listens everywhere, so that each target has an address of its own."""
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+TARGETS_MAX: Final = (1 << 17) - 1
+"""What the farm keeps a record of."""
+ONE_IN: Final = 10
+"""Of the targets that hang, and of those that refuse, in a mix of faults."""
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """What the farm has seen since it started."""
+    """What the farm has seen since it started; arrivals by time since it was last marked."""
 
     probes: int
     connections: int
+    open: int
+    fullest_100ms: int
+    late_ms: tuple[int, int, int]
+    """How far from its interval a target's next probe came, of half, of 99 % and of 99.9 %."""
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What one target has seen; times as `time.monotonic` has them, 0 for never."""
+
+    count: int
+    first: float
+    last: float
+    turned: float
+    """The first probe since it was told how to answer."""
 
 
 class Farm:
     """A running farm; ends with its block, and with this process."""
 
-    def __init__(self, program: Path) -> None:
+    def __init__(self, program: Path, *, closes: bool = False) -> None:
+        """Start a farm; with `closes` it asks for a new connection for each probe."""
         with cores(prober=False):
             self._process = subprocess.Popen(
-                [str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                [str(program), *(["close"] if closes else [])],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
             )
-        self.port = int(self._pipe(self._process.stdout).readline())
+        ports = self._pipe(self._process.stdout).readline().split()
+        self.port, self.refusing_port = map(int, ports)
 
     def __enter__(self) -> Self:
         return self
@@ -59,11 +76,25 @@ class Farm:
 
     def counts(self) -> Counts:
         """Ask for the counts; takes the farm's loop a few microseconds."""
+        return msgspec.json.decode(self._asked("count"), type=Counts)
+
+    def mark(self, interval_s: float) -> Counts:
+        """Ask for the counts, and begin anew with what is counted by time."""
+        return msgspec.json.decode(self._asked(f"mark {interval_s}"), type=Counts)
+
+    def seen(self, number: int) -> Seen:
+        """Ask what target `number` has seen."""
+        return msgspec.json.decode(self._asked(f"target {number}"), type=Seen)
+
+    def answer(self, kind: str, *, first: int, last: int, step: int = 1) -> None:
+        """Let every `step`-th target from `first` to `last` pass, fail, hang or flap."""
+        self._asked(f"set {first} {last} {step} {kind}")
+
+    def _asked(self, command: str) -> bytes:
         stdin = self._pipe(self._process.stdin)
-        stdin.write(b"\n")
+        stdin.write(f"{command}\n".encode())
         stdin.flush()
-        line = self._pipe(self._process.stdout).readline()
-        return msgspec.json.decode(line, type=Counts)
+        return self._pipe(self._process.stdout).readline()
 
     @staticmethod
     def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
@@ -71,75 +102,39 @@ class Farm:
         return pipe
 
 
-@contextmanager
-def cores(*, prober: bool) -> Iterator[None]:
-    """Let what is started in this block run on the prober's core, or on all the others.
-
-    On shared cores the farm wakes where the prober sends, and interrupts it: 24 times in a tick
-    of 10 ms where it lets the floor, which sends faster, go on. With one core there is no choice.
-    """
-    mine = os.sched_getaffinity(0)
-    own = {min(mine)}
-    os.sched_setaffinity(0, own if prober else mine - own or own)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, mine)
+def host(number: int) -> str:
+    """Return the address of a target."""
+    return socket.inet_ntoa(struct.pack("!I", _NETWORK + number))
 
 
 def hosts(count: int) -> list[str]:
-    """Return that many addresses, all of them the farm's."""
-    return [socket.inet_ntoa(struct.pack("!I", _NETWORK + n)) for n in range(1, count + 1)]
+    """Return the addresses of targets 1 to `count`, all of them the farm's."""
+    return [host(number) for number in range(1, count + 1)]
 
 
-def fleet(count: int, port: int) -> list[ReplicaProbeTarget]:
-    """Return that many targets on the farm at `port`, each to be probed once a second."""
+def target(number: int, port: int, *, interval_s: float = 1.0) -> ReplicaProbeTarget:
+    """Return one target of the farm; one failure is enough for its verdict."""
+    return ReplicaProbeTarget(
+        replica_id=ReplicaId(str(UUID(int=number, version=4))),
+        replica_host=host(number),
+        inference_port=port,
+        health_path="/health",
+        interval_s=interval_s,
+        timeout_s=5.0,
+        max_retries=1,
+        deployment=f"bench-{number % 50}",
+    )
+
+
+def fleet(
+    count: int, port: int, *, interval_s: float = 1.0, refusing_port: int | None = None
+) -> list[ReplicaProbeTarget]:
+    """Return targets 1 to `count`; with `refusing_port` one in ten stands where nobody listens."""
     return [
-        ReplicaProbeTarget(
-            replica_id=ReplicaId(str(UUID(int=n + 1, version=4))),
-            replica_host=host,
-            inference_port=port,
-            health_path="/health",
-            interval_s=1.0,
-            timeout_s=5.0,
-            deployment=f"bench-{n % 50}",
+        target(
+            number,
+            refusing_port if refusing_port and number % ONE_IN == 1 else port,
+            interval_s=interval_s,
         )
-        for n, host in enumerate(hosts(count))
+        for number in range(1, count + 1)
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a process and all its descendants have used, and hold now."""
-
-    cpu_s: float
-    rss_bytes: int
-
-
-def usage(pid: int) -> Usage:
-    """Add up user and system time and resident memory of a process tree, from /proc.
-
-    Time comes in ticks of 10 ms: over 10 s that is one part in a thousand at full load, and one
-    in a hundred at a tenth of it. What ended meanwhile is not counted.
-    """
-    cpu_ticks = pages = 0
-    for one in _tree(pid):
-        try:
-            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # ended between the listing and now
-        # Numbered from 3 (state): utime, stime, cutime, cstime are 14 to 17, rss is 24.
-        cpu_ticks += sum(int(fields[number - 3]) for number in (14, 15))
-        pages += int(fields[24 - 3])
-    return Usage(cpu_ticks / _TICKS_PER_S, pages * _PAGE_BYTES)
-
-
-def _tree(pid: int) -> Iterator[int]:
-    yield pid
-    for task in Path(f"/proc/{pid}/task").glob("*"):
-        try:
-            children = (task / "children").read_text().split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        for child in children:
-            yield from _tree(int(child))

@@ -1,78 +1,273 @@
-"""`python -m bench --json | python -m bench.report > docs/benchmarks.md`: a run, as a page."""
+"""`python -m bench.report RUN.json`: a run as docs/benchmarks.md, its plots, and README's figures.
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
-_HEAD = """# What it costs
-
-The prober beside a floor: {floor_lines} lines of C that write a request and read a reply by epoll,
-and do nothing else. CPU is user and system time of the process tree, over probes as the farm
-counted them; the probers take turns, so that a machine that drifts drifts for all.
-
-Kept-alive GET, {targets:,} targets once a second each, median of {rounds} x {seconds:g} s.
-
-| prober | CPU, us a probe | from | to | x floor | probes/s | memory, MB | bus server, us a probe |
-|---|---:|---:|---:|---:|---:|---:|---:|
+Nothing on these pages is written by hand: what a page says was measured, a run has measured.
 """
-_TAIL = """
-* **C floor**: what the kernel takes for one request and one reply on a kept connection.
-* **fleetpulse wire**: schedule, deadlines, HTTP, verdicts and counters; no bus, no metrics port.
-* **fleetpulse probe**: the daemon, from the target on the bus to the status on the bus.
 
-Machine: {machine}. Commit: {commit}.
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
 
-What this does not show:
+import msgspec
+
+from bench.case import MEASURES, Prober, Regime, Row, Run, Scene
+from bench.peers import PEERS
+from bench.plot import COST, GROWTH, draw, largest, plain
+from bench.running import ROOT
+from bench.table import told
+
+PAGE: Final = ROOT / "docs" / "benchmarks.md"
+PLOTS: Final = ROOT / "docs" / "plots"
+README: Final = ROOT / "README.md"
+BLOCK: Final = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end figures -->)", re.DOTALL)
+_MET: Final = {True: "met", False: "**not met**", None: "not measured"}
+
+_PAGE: Final = """\
+# What it costs
+
+The prober beside a floor in C that writes a request and reads a reply and does nothing else, and
+beside others that check health for a living. CPU is user and system time of the process tree, over
+probes **as the farm counted them**; all take turns, so that a machine that drifts drifts for all.
+Medians of {rounds} x {seconds:g} s, with the extremes beside them. Digits are this machine's;
+ratios carry over.
+
+## Goals
+
+{goals}
+## Kept connections
+
+{kept}
+## New connections
+
+{new}
+![CPU a probe]({plots}/{cost})
+
+## Growth
+
+{curve}
+![CPU and memory by targets]({plots}/{growth})
+
+## Faults, answers, capacity
+
+`fleetpulse probe` alone.
+
+{others}
+## Moments
+
+{moments}
+## Who is who
+
+{peers}
+
+What the columns are:
+
+{measures}
+
+## Where, when, and what it does not show
+
+{machine}. Commit {commit}, {date}, {size} run of {took:.0f} s; load average {before:.2f} before and
+{after:.2f} after.
 
 {not_shown}
 
-Again, on your machine: `make bench`. It needs a C compiler, takes three minutes, and
-`python -m bench --json | python -m bench.report` writes this page.
+Again, on your machine: `make bench-docs` writes this page (half an hour; a C compiler, HAProxy and
+blackbox_exporter from Debian), `make bench` prints a reduced run in three minutes.
 """
+_README: Final = """
+{targets:,} replicas, each probed once a second, beside a floor in C that writes a request and reads
+a reply and does nothing else, and beside others ([docs/benchmarks.md](docs/benchmarks.md); {cores},
+loopback; trust the ratios). CPU a probe, in us, and its ratio to the floor:
+
+{table}
+So {targets:,} replicas a second cost {share:.2f} cores and {memory:.0f} MB over kept connections.
+
+"""
+_IN_README: Final = (Prober.FLOOR, Prober.WIRE, Prober.PROBE, Prober.ENVOY, Prober.HAPROXY)
 
 
-def page(run: dict[str, Any], *, commit: str, floor_lines: int) -> str:
-    """Return the page of one run, as `python -m bench --json` printed it."""
-    rows = "".join(_row(row) for row in run["probers"])
-    head = _HEAD.format(
-        floor_lines=floor_lines,
-        targets=run["targets"],
-        rounds=len(run["rounds"]) // len(run["probers"]),
-        seconds=run["seconds"],
-    )
-    tail = _TAIL.format(
-        machine=run["machine"],
-        commit=commit,
-        not_shown="\n".join(f"* {sentence}" for sentence in run["not_shown"]),
-    )
-    return head + rows + tail
-
-
-def _row(row: dict[str, Any]) -> str:
-    """Return one line of the table; a run too short for the clock has no cost to show."""
-    cost, ratio = row["cpu_us_per_probe"], row["ratio_to_floor"]
-    low, high = row["spread"] or (None, None)
-    cells = [
-        row["prober"],
-        *("too short" if value is None else f"{value:.1f}" for value in (cost, low, high)),
-        "-" if ratio is None else f"{ratio:.2f}",
-        f"{row['probes_per_second']:,.0f}",
-        f"{row['rss_bytes'] / 1e6:.0f}",
-        f"{row['bus_cpu_us_per_probe']:.1f}",
+def page(run: Run) -> str:
+    """Return the page of a run."""
+    fast = plain(run)
+    by_regime = {
+        regime: largest(row for row in fast if row.case.regime is regime) for regime in Regime
+    }
+    others = [
+        row for row in run.rows if row not in fast and row.case.scene is Scene.STEADY and row.median
     ]
-    return f"| {' | '.join(cells)} |\n"
+    return _PAGE.format(
+        rounds=run.rounds,
+        seconds=run.seconds,
+        goals=_goals(run),
+        kept=_costs(by_regime[Regime.KEPT]),
+        new=_costs(by_regime[Regime.NEW]),
+        curve=_curve(fast),
+        others=_others(others),
+        moments=_moments(row for row in run.rows if row.case.scene is not Scene.STEADY),
+        plots=PLOTS.name,
+        cost=COST,
+        growth=GROWTH,
+        peers=_list(f"**{name}**: {peer.what}" for name, peer in PEERS.items()),
+        measures=_list(f"`{name}`: {what}" for name, what in MEASURES.items()),
+        machine=run.machine,
+        commit=run.commit,
+        date=run.date,
+        size=run.size,
+        took=run.took_s,
+        before=run.load_before[0],
+        after=run.load_after[0],
+        not_shown=_list((*run.not_shown, *_missing(run))),
+    )
+
+
+def figures(run: Run) -> str:
+    """Return what README says of costs; every figure of it stands on the page too."""
+    rows = {(row.case.prober, row.case.regime): row for row in largest_of_both(run)}
+    ours = rows[Prober.PROBE, Regime.KEPT]
+    table = [[prober, *(_cell(rows, prober, regime) for regime in Regime)] for prober in _IN_README]
+    return _README.format(
+        targets=ours.case.targets,
+        cores=run.machine.partition(",")[0],
+        table=_table(("", "kept connection", "new connection"), table),
+        share=ours.median["cpu_share"],
+        memory=ours.median["rss_bytes"] / 1e6,
+    )
+
+
+def largest_of_both(run: Run) -> list[Row]:
+    """Return each prober's row with the most targets, in each regime."""
+    fast = plain(run)
+    return [
+        row
+        for regime in Regime
+        for row in largest(row for row in fast if row.case.regime is regime)
+    ]
+
+
+def _cell(rows: dict[tuple[Prober, Regime], Row], prober: Prober, regime: Regime) -> str:
+    row, floor = rows.get((prober, regime)), rows.get((Prober.FLOOR, regime))
+    if row is None or floor is None:
+        return "-"
+    cost = row.median["cpu_us"]
+    return f"{cost:.1f}, x {cost / floor.median['cpu_us']:.2f}"
+
+
+def _goals(run: Run) -> str:
+    rows = [
+        [
+            *((verdict.goal, verdict.title) if number == 0 else ("", "")),
+            check.what,
+            *told(check),
+            _MET[check.met],
+        ]
+        for verdict in run.verdicts
+        for number, check in enumerate(verdict.checks)
+    ]
+    return _table(("", "goal", "measured", "found", "promised", ""), rows, numbers={3, 4})
+
+
+def _costs(rows: Sequence[Row]) -> str:
+    floor = next((row for row in rows if row.case.prober is Prober.FLOOR), None)
+    heads = ["prober", "targets", "CPU, us a probe", "from", "to", "x floor", "cores", "probes/s"]
+    heads += ["memory, MB", "late p99, ms", "fullest 100 ms", "bus server, us"]
+    lines = [
+        [
+            row.case.prober,
+            f"{row.case.targets:,}",
+            *(f"{side['cpu_us']:.1f}" for side in (row.median, row.low, row.high)),
+            f"{row.median['cpu_us'] / floor.median['cpu_us']:.2f}" if floor else "-",
+            f"{row.median['cpu_share']:.2f}",
+            f"{row.median['probes_per_s']:,.0f}",
+            f"{row.median['rss_bytes'] / 1e6:.0f}",
+            f"{row.median['late_p99_ms']:.0f}",
+            f"{row.median['fullest_100ms']:.2f}",
+            f"{row.median['bus_cpu_us']:.1f}",
+        ]
+        for row in sorted(rows, key=lambda row: row.median["cpu_us"])
+    ]
+    return _table(heads, lines, numbers=set(range(1, len(heads))))
+
+
+def _curve(rows: Sequence[Row]) -> str:
+    counts = sorted({row.case.targets for row in rows if row.case.prober in _IN_README})
+    costs = {(row.case.prober, row.case.regime, row.case.targets): row for row in rows}
+    lines = []
+    for prober in _IN_README:
+        for regime in Regime:
+            found = [costs.get((prober, regime, count)) for count in counts]
+            if any(found):
+                lines.append([f"{prober}, {regime}", *map(_both, found)])
+    heads = ("CPU, us a probe; memory, MB", *(f"{count:,} targets" for count in counts))
+    return _table(heads, lines, numbers=set(range(1, len(heads))))
+
+
+def _both(row: Row | None) -> str:
+    if row is None:
+        return "-"
+    return f"{row.median['cpu_us']:.1f}; {row.median['rss_bytes'] / 1e6:.0f}"
+
+
+def _others(rows: Sequence[Row]) -> str:
+    heads = ["case", "CPU, us a probe", "cores", "probes/s", "sockets", "bus, KB/s"]
+    heads += ["lag p99, ms", "lag p99.9, ms", "memory, MB"]
+    lines = [
+        [
+            str(row.case).removeprefix(f"{Prober.PROBE}, "),
+            f"{row.median['cpu_us']:.1f}",
+            f"{row.median['cpu_share']:.2f}",
+            f"{row.median['probes_per_s']:,.0f}",
+            f"{row.median['sockets']:,.0f}",
+            *(
+                f"{row.median[name] * factor:,.0f}" if name in row.median else "-"
+                for name, factor in (
+                    ("bus_bytes_per_s", 1e-3),
+                    ("lag_p99_ms", 1),
+                    ("lag_p999_ms", 1),
+                    ("rss_bytes", 1e-6),
+                )
+            ),
+        ]
+        for row in rows
+    ]
+    return _table(heads, lines, numbers=set(range(1, len(heads))))
+
+
+def _moments(rows: Iterable[Row]) -> str:
+    lines = [
+        [
+            str(row.case).removeprefix(f"{Prober.PROBE}, "),
+            MEASURES[name],
+            *(f"{side[name]:.3f}" for side in (row.median, row.low, row.high)),
+        ]
+        for row in rows
+        for name in row.median
+    ]
+    return _table(("case", "what", "median", "from", "to"), lines, numbers={2, 3, 4})
+
+
+def _missing(run: Run) -> Iterable[str]:
+    return (f"{row.case}: {row.missing.splitlines()[-1]}" for row in run.rows if row.missing)
+
+
+def _table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: set[int] | None = None
+) -> str:
+    marks = ["---:" if n in (numbers or ()) else "---" for n in range(len(heads))]
+    lines = [heads, marks, *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _list(items: Iterable[str]) -> str:
+    return "\n".join(f"* {item}" for item in items)
 
 
 def main() -> None:
-    """Read a run on standard input, write its page on standard output."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    source = Path(__file__).with_name("floor") / "floor.c"
-    floor_lines = sum(1 for line in source.read_text().splitlines() if line.strip())
-    sys.stdout.write(page(json.load(sys.stdin), commit=commit, floor_lines=floor_lines))
+    """Write page, plots and figures of the run named on the command line."""
+    run = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Run)
+    draw(run, PLOTS)
+    PAGE.write_text(page(run), encoding="utf-8")
+    readme = README.read_text(encoding="utf-8")
+    README.write_text(BLOCK.sub(lambda _: figures(run), readme), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-/* The floor: what probing costs when nothing is decided. One kept-alive connection a target, a GET
- * sent on its turn, the reply read to the end its Content-Length gives. No deadlines, no
- * thresholds, no bus: whatever a real prober costs above this is its own.
+/* The floor: what probing costs when nothing is decided. A GET sent on its turn, the reply read to
+ * the end its Content-Length gives, on one kept connection a target or, with `new`, on a new one
+ * for each probe that is closed at once behind the reply (linger 0: no TIME_WAIT is left). No
+ * deadlines, no thresholds, no bus: whatever a real prober costs above this is its own.
  *
- * usage: floor RATE SECONDS < "ADDRESS PORT" lines
+ * usage: floor RATE SECONDS [new] < "ADDRESS PORT" lines
  * Probes all targets in turn, RATE a second in ticks of 10 ms (0: each again as soon as it has
- * answered), and prints counts and its own CPU time as JSON.
+ * answered) until the time is over or SIGTERM comes, and prints counts and its CPU time as JSON.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -26,14 +27,21 @@ struct target {
   int fd, busy;
   size_t got; /* of the reply in `buffer` */
   char buffer[BUFFER], request[128];
-  int request_size;
+  int request_size, dialling;
+  struct sockaddr_in address;
 };
 static struct target *targets;
 static long count, sent, passed, failed, skipped;
+static int epoll, fresh;
+static volatile sig_atomic_t over;
 
 static void die(const char *what) {
   perror(what);
   exit(1);
+}
+
+static void end(int sign) {
+  over = sign;
 }
 
 static double now_s(void) {
@@ -48,22 +56,40 @@ static double cpu_s(void) {
   return u.ru_utime.tv_sec + u.ru_stime.tv_sec + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
 }
 
+static void lose(struct target *t) {
+  failed += t->busy;
+  t->busy = 0;
+  close(t->fd);
+  t->fd = -1;
+}
+
+static void ask(struct target *t) {
+  if (send(t->fd, t->request, t->request_size, MSG_NOSIGNAL) != t->request_size) lose(t);
+}
+
+/* The request follows when the connection is there, as it must on any network but loopback. */
+static void dial(struct target *t) {
+  struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLET, .data.u64 = t - targets};
+  struct linger at_once = {.l_onoff = 1};
+  t->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+  if (t->fd < 0) die("socket");
+  t->dialling = 1;
+  setsockopt(t->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+  if (connect(t->fd, (struct sockaddr *)&t->address, sizeof t->address) < 0 && errno != EINPROGRESS)
+    lose(t);
+  else if (epoll_ctl(epoll, EPOLL_CTL_ADD, t->fd, &event) < 0)
+    die("epoll_ctl");
+}
+
 static void start(struct target *t) {
-  if (t->busy || t->fd < 0) {
+  if (t->busy || (t->fd < 0 && !fresh)) {
     skipped++;
     return;
   }
   t->busy = 1;
   t->got = 0;
   sent++;
-  if (send(t->fd, t->request, t->request_size, MSG_NOSIGNAL) != t->request_size) t->busy = 0, failed++;
-}
-
-static void lose(struct target *t) {
-  failed += t->busy;
-  t->busy = 0;
-  close(t->fd);
-  t->fd = -1;
+  if (fresh) dial(t); else ask(t);
 }
 
 /* Returns 1 when the reply is complete, 0 when more must come, -1 when it makes no sense. */
@@ -93,39 +119,59 @@ static void receive(struct target *t, int again) {
   }
   t->busy = 0;
   if (t->buffer[9] == '2') passed++; else failed++;
+  if (fresh) lose(t);
   if (again) start(t);
 }
 
-static void connect_all(int epoll) {
+static void happen(const struct epoll_event *event, int again) {
+  struct target *t = &targets[event->data.u64];
+  if (t->fd < 0) return;
+  if (fresh && t->dialling && event->events & EPOLLOUT) {
+    t->dialling = 0;
+    ask(t);
+  }
+  if (event->events & EPOLLIN) receive(t, again);
+  else if (event->events & (EPOLLERR | EPOLLHUP)) lose(t);
+}
+
+static void keep(struct target *t) {
+  struct epoll_event event = {.events = EPOLLIN, .data.u64 = t - targets};
+  int on = 1;
+  t->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (t->fd < 0) die("socket");
+  if (connect(t->fd, (struct sockaddr *)&t->address, sizeof t->address) < 0) die("connect");
+  setsockopt(t->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  if (epoll_ctl(epoll, EPOLL_CTL_ADD, t->fd, &event) < 0) die("epoll_ctl");
+}
+
+static void load(void) {
   char host[64];
-  int port, on = 1;
+  int port;
   while (scanf("%63s %d", host, &port) == 2) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
     targets = realloc(targets, (count + 1) * sizeof *targets);
-    struct target *t = &targets[count];
-    t->busy = t->got = 0;
+    struct target *t = &targets[count++];
+    *t = (struct target){.fd = -1};
+    t->address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(port)};
     t->request_size = snprintf(t->request, sizeof t->request,
                                "GET /health HTTP/1.1\r\nHost: %s:%d\r\n\r\n", host, port);
-    t->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (inet_pton(AF_INET, host, &address.sin_addr) != 1 || t->fd < 0) die("target");
-    if (connect(t->fd, (struct sockaddr *)&address, sizeof address) < 0) die("connect");
-    setsockopt(t->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    struct epoll_event event = {.events = EPOLLIN, .data.u64 = count++};
-    if (epoll_ctl(epoll, EPOLL_CTL_ADD, t->fd, &event) < 0) die("epoll_ctl");
+    if (inet_pton(AF_INET, host, &t->address.sin_addr) != 1) die("target");
   }
 }
 
 int main(int argc, char **argv) {
-  if (argc != 3) return fprintf(stderr, "usage: floor RATE SECONDS < targets\n"), 2;
+  if (argc < 3) return fprintf(stderr, "usage: floor RATE SECONDS [new] < targets\n"), 2;
   double rate = atof(argv[1]), seconds = atof(argv[2]);
   struct epoll_event events[EVENTS];
   struct rlimit files;
   prctl(PR_SET_PDEATHSIG, SIGKILL);
+  signal(SIGTERM, end);
   getrlimit(RLIMIT_NOFILE, &files);
   files.rlim_cur = files.rlim_max;
   setrlimit(RLIMIT_NOFILE, &files);
-  int epoll = epoll_create1(EPOLL_CLOEXEC);
-  connect_all(epoll);
+  fresh = argc > 3 && !strcmp(argv[3], "new");
+  epoll = epoll_create1(EPOLL_CLOEXEC);
+  load();
+  for (long i = 0; !fresh && i < count; i++) keep(&targets[i]);
   if (!count) return fprintf(stderr, "floor: no targets on stdin\n"), 2;
   printf("probing\n"); /* from here on it costs what it costs */
   fflush(stdout);
@@ -133,10 +179,10 @@ int main(int argc, char **argv) {
   long due = 0;
   if (rate <= 0)
     for (long i = 0; i < count; i++) start(&targets[i]);
-  while (now < began + seconds) {
+  while (now < began + seconds && !over) {
     int wait_ms = (int)((tick - now) * 1e3) + 1;
     int ready = epoll_wait(epoll, events, EVENTS, wait_ms > 0 ? wait_ms : 0);
-    for (int i = 0; i < ready; i++) receive(&targets[events[i].data.u64], rate <= 0);
+    for (int i = 0; i < ready; i++) happen(&events[i], rate <= 0);
     now = now_s();
     if (now < tick) continue;
     tick += TICK_MS / 1e3;
