@@ -238,8 +238,8 @@ def capacity(seconds: float, *, as_json: bool) -> None:
     """
     from probe import capacity, show  # noqa: PLC0415
 
-    steps = 1000
-    with click.progressbar(length=steps, label="measuring", file=sys.stderr) as bar:
+    steps, hidden = 50, not sys.stderr.isatty()  # each step drawn is CPU that is measured
+    with click.progressbar(length=steps, label="measuring", file=sys.stderr, hidden=hidden) as bar:
         found = _run(
             lambda: capacity.measure(seconds, lambda done: bar.update(int(done * steps) - bar.pos))
         )
@@ -249,7 +249,13 @@ def capacity(seconds: float, *, as_json: bool) -> None:
         click.echo("\n".join(capacity.lines(found)))
 
 
-COMMANDS: Final = {"probe": probe, "check": check, "targets": targets, "status": status, "capacity": capacity}
+COMMANDS: Final = {
+    "probe": probe,
+    "check": check,
+    "targets": targets,
+    "status": status,
+    "capacity": capacity,
+}
 """By name, for the console script."""
 
 

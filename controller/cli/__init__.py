@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "check": ("probe.cli:check", "Probe one URL or replica once, and say what was found."),
     "targets": ("probe.cli:targets", "Feed the prober by hand."),
     "status": ("probe.cli:status", "Show replica health as the bus has it."),
+    "capacity": ("probe.cli:capacity", "Measure what one worker could watch on this machine."),
     "deployment": ("controller.cli.deployment:deployment", "Create, show and scale deployments."),
     "revision": ("controller.cli.revision:revision", "Add and list revisions."),
     "rollout": ("controller.cli.rollout:rollout", "Start, watch and abort rollouts."),

@@ -1,0 +1,136 @@
+"""The watch: from a busy thread to stretched intervals, on doubles and with numbers for time."""
+
+from dataclasses import dataclass
+
+import pytest
+import structlog.testing
+
+from probe.admission import BUSY_GOAL, WINDOWS_OVER, WINDOWS_UNDER
+from probe.census import Census
+from probe.health import ended
+from probe.reasons import Reason
+from probe.selfwatch import SelfWatch, thread_busy_s
+from tests.fakes.entries import target
+from tests.fakes.rig import Rig as ProberRig
+from tests.fakes.wire import PASSED
+
+
+@dataclass
+class Pool:
+    max_open: int = 100
+    max_kept: int = 75
+    open_connections: int = 60
+
+
+class Rig(ProberRig):
+    """A prober whose thread is as busy as the test says."""
+
+    def __init__(self, *, stretch_max: float = 3.0) -> None:
+        super().__init__()
+        self.busy = 0.1
+        self._busy_s = 0.0
+        self.pool = Pool()
+        self.census = Census(self.sweep.scheduler)
+        self.watch = SelfWatch(
+            self.prober,
+            self.census,
+            self.pool,
+            stretch_max=stretch_max,
+            flush_s=0.2,
+            busy_s=lambda: self._busy_s,
+        )
+
+    async def load(self, count: int, **fields: object) -> None:
+        for number in range(count):
+            self.server.put_target(target(number, **{"interval_s": 1.0, **fields}))
+        await self.refresher.step()
+        self.wire.answers_at_once = PASSED
+
+    def windows(self, count: int) -> None:
+        for _ in range(count):
+            self.advance(1.0)
+            for _ in range(100):
+                self.census.look(self.now)
+            self._busy_s += self.busy
+            self.watch.step()
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+async def test_it_knows_what_a_probe_costs_and_how_many_there_could_be(rig: Rig) -> None:
+    await rig.load(50)
+    rig.windows(20)
+    vitals = rig.prober.vitals
+    assert vitals.busy == pytest.approx(0.1, rel=0.01)
+    assert vitals.probes_per_s == pytest.approx(50, rel=0.05)
+    assert vitals.possible_per_s == pytest.approx(500, rel=0.1)
+    assert rig.census.last.cadences == {(1.0, 15.0)}
+
+
+async def test_overload_stretches_every_interval_and_says_so(rig: Rig) -> None:
+    await rig.load(50)
+    rig.windows(2)
+    rig.busy = 0.98
+    with structlog.testing.capture_logs() as logs:
+        rig.windows(WINDOWS_OVER)
+    assert rig.prober.vitals.stretch == pytest.approx(0.98 / BUSY_GOAL, rel=0.01)
+    assert rig.sweep.scheduler.stretch == rig.prober.vitals.stretch
+    (line,) = (line for line in logs if line["event"] == "intervals_stretched")
+    assert line["by"] == rig.prober.vitals.stretch
+    await rig.heartbeat.step()
+    assert rig.prober.vitals.stretch > 1
+
+
+async def test_it_eases_when_the_load_is_gone(rig: Rig) -> None:
+    await rig.load(50)
+    rig.busy = 0.98
+    rig.windows(WINDOWS_OVER)
+    rig.busy = 0.1
+    with structlog.testing.capture_logs() as logs:
+        rig.windows(8 * WINDOWS_UNDER)
+    assert rig.sweep.scheduler.stretch == 1.0
+    assert {line["event"] for line in logs} >= {"intervals_eased"}
+
+
+async def test_a_window_without_time_or_probes_decides_nothing(rig: Rig) -> None:
+    rig.watch.step()
+    rig.windows(3)
+    assert rig.prober.vitals.possible_per_s == 0
+    assert rig.prober.vitals.stretch == 1.0
+
+
+async def test_full_is_said_once_and_takes_on_no_target_that_nobody_knows(rig: Rig) -> None:
+    await rig.load(20, interval_s=30.0)
+    rig = Rig(stretch_max=1.2)
+    await rig.load(20)
+    rig.busy = 1.0
+    with structlog.testing.capture_logs() as logs:
+        rig.windows(3 * WINDOWS_OVER)
+    assert rig.prober.vitals.full
+    assert [line["event"] for line in logs].count("full") == 1
+    assert rig.prober.vitals.stretch == 1.2
+
+
+async def test_without_descriptors_it_keeps_fewer_connections(rig: Rig) -> None:
+    """A lack of descriptors costs dials, not the prober."""
+    await rig.load(20)
+    rig.windows(1)
+    rig.wire.answers_at_once = ended(Reason.LOCAL_FDS)
+    with structlog.testing.capture_logs() as logs:
+        rig.windows(1)
+    assert rig.pool.max_kept == 45
+    assert [line["event"] for line in logs if "descriptors" in line["event"]] == [
+        "descriptors_lacking"
+    ]
+    rig.wire.answers_at_once = PASSED
+    rig.windows(3)
+    assert rig.pool.max_kept == 45
+
+
+def test_a_thread_is_as_busy_as_it_works() -> None:
+    before = thread_busy_s()
+    sum(range(3_000_000))
+    assert thread_busy_s() - before > 0.005
