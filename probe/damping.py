@@ -56,3 +56,14 @@ class Damping:
 
     def _wait_s(self, penalty: float) -> float:
         return min(self.half_life_s * log2(penalty / self.reuse), self.max_s)
+
+
+def told(detail: str, flaps: Flaps, at: float) -> str:
+    """Add to what a probe found that its target is damped, and for how long, by tens of seconds.
+
+    >>> told("", Flaps(4.0, at=0.0, until=300.0), 8.0)
+    'damped for about 290 s more: its verdict changed too often'
+    """
+    left_s = max(1, round((flaps.until - at) / 10)) * 10
+    note = f"damped for about {left_s} s more: its verdict changed too often"
+    return f"{detail}; {note}" if detail else note
