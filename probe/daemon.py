@@ -125,7 +125,12 @@ async def _put_together(settings: Settings, *, once: bool) -> _Parts:
     prober = Prober(
         instance=settings.instance or f"{socket.gethostname()}-{os.getpid()}",
         bus=bus,
-        sweep=Sweep(Scheduler(), wire, clock=clock, max_in_flight=room.max_in_flight),
+        sweep=Sweep(
+            Scheduler(settings.pace, settings.damping, deployment_share=settings.deployment_share),
+            wire,
+            clock=clock,
+            max_in_flight=room.max_in_flight,
+        ),
         lifeline=Lifeline(ledger, clock=clock, backoff_max_s=settings.bus_backoff_s),
         ledger=ledger,
         clock=clock,

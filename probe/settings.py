@@ -14,9 +14,11 @@ import msgspec
 
 from probe import allow
 from probe.allow import ANY_PORT
+from probe.damping import Damping
 from probe.errors import SettingsError
 from probe.layers import Effective, Layers, mask_url, parse_address
 from probe.ownership import Shard
+from probe.pace import Pace
 from probe.wire import HEARTBEAT_TTL_S, STATUS_TTL_FLOOR_S, ReplicaProbeTarget
 
 TABLE: Final = "probe"
@@ -62,6 +64,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Connections open at most; 0 means as many as the file descriptor limit allows."""
     max_in_flight: _Count = 0
     """Probes on the wire at most; 0 means `max_connections`."""
+    deployment_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
+    """Of `max_in_flight`: what one deployment gets at most while there are others."""
+    pace_share: Annotated[float, msgspec.Meta(ge=0, le=0.3)] = 0.05
+    """Extra probes at the edge of a verdict, and ones left out of targets long down, are at most
+    this share of all; 0 keeps every target to its interval."""
+    backoff_after_s: _Seconds = 300.0
+    """A target is down for so long before its probes are halved; each doubling halves again."""
+    backoff_max: Annotated[int, msgspec.Meta(ge=1, le=8)] = 2
+    """A target long down is probed once in this many intervals at most; 1 turns it off."""
+    damping_suppress: Annotated[float, msgspec.Meta(ge=0, le=100)] = 4.0
+    """Each change of a verdict adds 1 to its penalty; a target that goes down with this much stays
+    unhealthy until it has calmed down. 0 turns damping off."""
+    damping_reuse: Annotated[float, msgspec.Meta(gt=0, le=100)] = 2.0
+    """Down to this a penalty must have decayed before its target may be healthy again."""
+    damping_half_life_s: _Seconds = 300.0
+    """A penalty halves in this time."""
+    damping_max_s: _Seconds = 900.0
+    """No target is kept down longer than this for its flapping."""
     poll_s: _Seconds = 0.25
     """How often the version hash is read: the longest a new target waits to be noticed."""
     full_refresh_s: _Seconds = 30.0
@@ -88,6 +108,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """HOST:PORT that always accept: all silent while targets fail means our own network is gone."""
     drain_s: Annotated[float, msgspec.Meta(ge=0, le=9)] = 1.0
     """On SIGTERM probes in flight get this long to end, before the last results are written."""
+
+    @property
+    def pace(self) -> Pace:
+        """How far the beat of probes may bend."""
+        return Pace(self.pace_share, self.backoff_after_s, self.backoff_max, self.flush_s)
+
+    @property
+    def damping(self) -> Damping:
+        """How flapping is held against a target."""
+        return Damping(
+            half_life_s=self.damping_half_life_s,
+            suppress=self.damping_suppress,
+            reuse=self.damping_reuse,
+            max_s=self.damping_max_s,
+        )
 
 
 _LAYERS: Final = Layers(
@@ -134,6 +169,13 @@ def _refuse_impossible(settings: Settings) -> None:
         raise SettingsError(
             f"{TABLE}.heartbeat_s = {settings.heartbeat_s:g}: a heartbeat lives {ttl_s} s and may "
             f"be missed twice, so at most {ttl_s / 3:.3g}"
+        )
+    if settings.damping_suppress and settings.damping_reuse >= settings.damping_suppress:
+        raise SettingsError(
+            f"{TABLE}.damping_reuse {settings.damping_reuse:g} is not below "
+            f"{TABLE}.damping_suppress {settings.damping_suppress:g}: what is damped would be "
+            f"free at once; lower {TABLE}.damping_reuse, or turn it off with "
+            f"{TABLE}.damping_suppress = 0"
         )
     if settings.poll_s > settings.full_refresh_s:
         raise SettingsError(

@@ -10,6 +10,7 @@ import json
 from functools import lru_cache
 from typing import Final
 
+from probe.damping import told
 from probe.health import Outcome
 from probe.reasons import REASONS, Reason
 from probe.report import TRANSFER_MIN_S, phases_us
@@ -52,6 +53,8 @@ class StatusText:
         Returns key and status as two bulk strings of the protocol; the status is pure ASCII.
         """
         replica_id, detail = check.replica_id, outcome.detail
+        if check.damped and check.flaps is not None:
+            detail = told(detail, check.flaps, check.ended_at)
         evidence_at, changed_at = check.evidence_at, check.changed_at
         total_us, first_byte_us = int(outcome.total_s * 1e6), int(outcome.first_byte_s * 1e6)
         whole = not outcome.connect_s and 0 <= total_us - first_byte_us < _TRANSFER_MIN_US
