@@ -62,6 +62,8 @@ class Content:
             MalformedEntry: if a JSON path is none, there are too many expectations, or none of
                 them tells this replica from another although `identity` is asked for.
         """
+        if not (check.headers or check.body_contains or check.json or check.identity):
+            return None
         asked = (*check.headers.values(), check.body_contains, *(e.equals for e in check.json))
         if check.identity and not any(isinstance(a, str) and REPLICA_ID in a for a in asked):
             raise MalformedEntry(
@@ -77,12 +79,11 @@ class Content:
         def filled(text: str) -> bytes:
             return text.replace(REPLICA_ID, replica_id).encode()
 
-        content = cls(
+        return cls(
             tuple((name.lower().encode(), filled(text)) for name, text in check.headers.items()),
             filled(check.body_contains or ""),
             tuple(_rule(expectation, replica_id) for expectation in check.json),
         )
-        return content if content != NOTHING else None
 
     def mismatch(self, reply: Reply) -> str | None:
         """Return the first expectation that `reply` does not meet and what it holds, or None."""
@@ -116,10 +117,6 @@ class Content:
                 held = "nothing there" if found is _NOT_THERE else shown(found)
                 return f"json {rule.path[:EXCERPT_MAX_CHARS]}: expected {wanted}, found {held}"
         return None
-
-
-NOTHING: Final = Content(headers=(), body_contains=b"", json=())
-"""Asks nothing."""
 
 
 def parse_json_path(path: str) -> tuple[Place, ...]:
