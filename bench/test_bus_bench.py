@@ -15,7 +15,8 @@ import uvloop
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from controller.embedded import EmbeddedValkey
-from probe.bus import ProbeBus, WriteMode, connect
+from probe.bus import ProbeBus, connect
+from probe.bus_writes import Entries, WriteMode, entry
 from probe.reasons import OutcomeKind, Reason
 from probe.wire import (
     Keys,
@@ -49,26 +50,27 @@ def runner() -> Iterator[asyncio.Runner]:
         yield loop
 
 
-def statuses() -> list[tuple[str, bytes, int]]:
-    return [
-        (
-            KEYS.status(replica(number)),
-            encode(
-                ReplicaHealthStatus(
-                    replica_id=replica(number),
-                    healthy=True,
-                    outcome=OutcomeKind.PASSED,
-                    reason=Reason.OK,
-                    http_status=200,
-                    latency_ms=1.25,
-                    consecutive_successes=9,
-                    seq=number,
-                )
-            ),
-            120,
-        )
-        for number in range(COUNT)
-    ]
+def statuses() -> Entries:
+    return {
+        120: [
+            entry(
+                KEYS.status(replica(number)),
+                encode(
+                    ReplicaHealthStatus(
+                        replica_id=replica(number),
+                        healthy=True,
+                        outcome=OutcomeKind.PASSED,
+                        reason=Reason.OK,
+                        http_status=200,
+                        latency_ms=1.25,
+                        consecutive_successes=9,
+                        seq=number,
+                    )
+                ).decode(),
+            )
+            for number in range(COUNT)
+        ]
+    }
 
 
 @pytest.mark.parametrize("mode", list(WriteMode))
@@ -77,7 +79,7 @@ def test_write_a_thousand_statuses(
 ) -> None:
     bus = ProbeBus(connect(url), write_mode=mode)
     items = statuses()
-    benchmark(lambda: runner.run(bus.write_statuses(items)))
+    benchmark(lambda: runner.run(bus.write_statuses(lambda: items)))
     runner.run(bus.aclose())
 
 
@@ -85,7 +87,7 @@ def test_read_a_thousand_statuses(
     benchmark: BenchmarkFixture, runner: asyncio.Runner, url: str
 ) -> None:
     bus = ProbeBus(connect(url))
-    runner.run(bus.write_statuses(statuses()))
+    runner.run(bus.write_statuses(statuses))
     ids = [replica(number) for number in range(COUNT)]
     found = benchmark(lambda: runner.run(bus.read_statuses(ids)))
     assert len(found) == COUNT
