@@ -66,10 +66,12 @@ def reason_of(error: BaseException) -> Reason:
     """Return the reason of a failed dial or connection; the prober's own where it is unknown."""
     match error:
         # Before OSError: these are OSErrors whose errno is OpenSSL's, and 1 is not EPERM.
-        case ssl.SSLCertVerificationError():
-            return VERIFY_REASONS.get(error.verify_code, CERTIFICATE_REFUSED)
+        case ssl.SSLCertVerificationError(verify_code=int(code)):
+            return VERIFY_REASONS.get(code, CERTIFICATE_REFUSED)
+        case ssl.SSLError(reason=str(reason)) if reason in OWN_TLS_TROUBLE:
+            return UNKNOWN_ERROR
         case ssl.SSLError():
-            return UNKNOWN_ERROR if error.reason in OWN_TLS_TROUBLE else HANDSHAKE_FAILED
+            return HANDSHAKE_FAILED
         case OSError(errno=int(number)):
             return ERRNO_REASONS.get(number, UNKNOWN_ERROR)
         case _:

@@ -1,24 +1,31 @@
 """What replies and failures mean, and which targets this version can check."""
 
 import errno
+import ssl
 from typing import Any
 
 import pytest
 
 from probe.admit import AGENT, admit
-from probe.check import FAULT_REASONS, StatusJudge, printable
+from probe.check import FAULT_REASONS, StatusJudge, printable, redacted
 from probe.errors import MalformedEntry, UnsupportedCheck
-from probe.faults import ERRNO_REASONS, reason_of
+from probe.faults import ERRNO_REASONS, OWN_TLS_TROUBLE, VERIFY_REASONS, reason_of
 from probe.health import Outcome
+from probe.http.place import Place, UnixPath
 from probe.http.policy import ConnectPolicy
 from probe.http.pool import Phase
 from probe.http.request import Step
 from probe.http.response import Fault, Reply
+from probe.http.tls import TlsPlan
+from probe.profiles import PROFILES
+from probe.references import Secret
 from probe.scheduler import Check
 from probe.settings import PRIVATE_RANGES
 from probe.wire import (
     DETAIL_MAX_CHARS,
     REASONS,
+    HttpCheck,
+    JsonExpectation,
     OutcomeKind,
     Reason,
     ReplicaId,
@@ -99,6 +106,67 @@ def test_each_errno_has_its_reason(name: str, reason: Reason) -> None:
 def test_any_other_errno_is_never_the_replicas_fault(number: int) -> None:
     """S1: ignorance is not failure."""
     assert REASONS[reason_of(OSError(number, "odd"))].kind is OutcomeKind.PROBE_ERROR
+
+
+def tls_error(reason: str | None, verify_code: int | None = None) -> ssl.SSLError:
+    """Build the error as the handshake raises it; its errno 1 would be EPERM elsewhere."""
+    error = ssl.SSLError(1, "text") if verify_code is None else ssl.SSLCertVerificationError(1, "x")
+    error.reason = reason  # type: ignore[assignment]  # None where OpenSSL has no word for it
+    if isinstance(error, ssl.SSLCertVerificationError):
+        error.verify_code = verify_code or 0
+        error.verify_message = "certificate has expired" if verify_code else ""
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "said"),
+    [
+        (tls_error("CERTIFICATE_VERIFY_FAILED", 9), Reason.TLS_EXPIRED, "certificate has expired"),
+        (tls_error("CERTIFICATE_VERIFY_FAILED", 10), Reason.TLS_EXPIRED, "certificate has expired"),
+        (tls_error("CERTIFICATE_VERIFY_FAILED", 17), Reason.LOCAL_NETWORK, "certificate has"),
+        (tls_error("CERTIFICATE_VERIFY_FAILED", 18), Reason.TLS_CERTIFICATE, "certificate has"),
+        (tls_error("CERTIFICATE_VERIFY_FAILED", 62), Reason.TLS_CERTIFICATE, "certificate has"),
+        (tls_error("WRONG_VERSION_NUMBER"), Reason.TLS_HANDSHAKE, "wrong version number"),
+        (
+            tls_error("TLSV13_ALERT_CERTIFICATE_REQUIRED"),
+            Reason.TLS_HANDSHAKE,
+            "tlsv13 alert certificate required",
+        ),
+        (tls_error("MALLOC_FAILURE"), Reason.LOCAL_NETWORK, "malloc failure"),
+        (tls_error("NO_PROTOCOLS_AVAILABLE"), Reason.LOCAL_NETWORK, "no protocols available"),
+        (ssl.SSLEOFError(8, "EOF"), Reason.TLS_HANDSHAKE, "closed during the handshake"),
+        (ssl.SSLZeroReturnError(6, "closed"), Reason.TLS_HANDSHAKE, "closed during the handshake"),
+    ],
+)
+def test_each_failure_of_tls_has_its_reason(error: ssl.SSLError, reason: Reason, said: str) -> None:
+    outcome = JUDGE.broke(error, connect_s=0.1, total_s=0.3, tls_s=0.2)
+    assert (outcome.reason, outcome.tls_s) == (reason, 0.2)
+    assert outcome.detail.startswith(said)
+
+
+def test_every_other_verify_code_is_about_the_certificate() -> None:
+    codes = set(range(1, 100)) - set(VERIFY_REASONS)
+    assert {reason_of(tls_error("X", code)) for code in codes} == {Reason.TLS_CERTIFICATE}
+
+
+@pytest.mark.parametrize("reason", sorted(OWN_TLS_TROUBLE))
+def test_trouble_of_our_own_tls_is_never_the_replicas_fault(reason: str) -> None:
+    """S1: ignorance is not failure."""
+    assert REASONS[reason_of(tls_error(reason))].kind is OutcomeKind.PROBE_ERROR
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Reason.DNS_FAILED, OutcomeKind.FAILED),
+        (Reason.DNS_TIMEOUT, OutcomeKind.PROBE_ERROR),
+        (Reason.POLICY_DENIED, OutcomeKind.PROBE_ERROR),
+    ],
+)
+def test_each_failure_of_a_name_has_its_reason(fault: Reason, kind: OutcomeKind) -> None:
+    outcome = JUDGE.unresolved(fault, "no such\nname", total_s=0.4)
+    assert (outcome.reason, outcome.kind) == (fault, kind)
+    assert (outcome.detail, outcome.resolve_s, outcome.total_s) == ("no such\\nname", 0.4, 0.4)
 
 
 @pytest.mark.parametrize("error", [OSError("no number"), RuntimeError("closed"), ValueError()])
@@ -248,3 +316,141 @@ def test_checks_may_be_a_list_of_the_one_we_have() -> None:
 def test_target_that_cannot_be_sent_is_malformed() -> None:
     with pytest.raises(MalformedEntry, match="path"):
         admit(target(health_path="/a\r\nX: y"), POLICY)
+
+
+NEEDED = (HttpCheck(body_contains="ready"),)
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason", "detail"),
+    [
+        (Reply(200, reusable=True, body=b"all ready"), Reason.OK, ""),
+        (
+            Reply(200, reusable=True, body=b"not yet"),
+            Reason.BODY_MISMATCH,
+            "body: expected 'ready' in it, found 7 bytes beginning 'not yet'",
+        ),
+        (
+            Reply(200, reusable=False, fault=Fault.CLOSED, detail="closed after 3 bytes"),
+            Reason.RESPONSE_CLOSED,
+            "closed after 3 bytes",
+        ),
+        (
+            Reply(200, reusable=False, fault=Fault.TOO_LARGE, detail="body over 64 KiB"),
+            Reason.RESPONSE_TOO_LARGE,
+            "body over 64 KiB",
+        ),
+        (
+            Reply(503, reusable=False, fault=Fault.CLOSED, detail="closed after 3 bytes"),
+            Reason.STATUS_UNEXPECTED,
+            "503, not in 200-299",
+        ),
+    ],
+)
+def test_status_comes_before_the_body_and_the_body_before_its_content(
+    reply: Reply, reason: Reason, detail: str
+) -> None:
+    outcome = judged(reply, checks=NEEDED)
+    assert (outcome.reason, outcome.detail, outcome.http_status) == (reason, detail, reply.status)
+
+
+def test_open_connection_passes_where_it_is_all_that_is_asked() -> None:
+    asked = target(checks="tcp")
+    assert admit(asked, POLICY).steps == ()
+    outcome = JUDGE.connected(Check(asked), connect_s=0.1, total_s=0.3, tls_s=0.2)
+    assert (outcome.kind, outcome.connect_s, outcome.tls_s) == (OutcomeKind.PASSED, 0.1, 0.2)
+
+
+class Keeper:
+    """Has secrets and TLS for every asker."""
+
+    def value(self, reference: str, /) -> Secret:
+        if reference == "env:MISSING":
+            raise UnsupportedCheck("env:MISSING is not set")
+        return Secret(f"Bearer sk-of-{reference}")
+
+    def plan(self, _options: TlsOptions, host: Place, /, *, http2: bool) -> TlsPlan:
+        return TlsPlan(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), f"{host} {http2}")
+
+
+def test_secret_is_sent_and_never_shown() -> None:
+    asked = target(headers={"Authorization": "env:KEY"}, checks=NEEDED)
+    prepared = admit(asked, POLICY, secrets=Keeper())
+    (step,) = prepared.steps
+    assert b"\r\nAuthorization: Bearer sk-of-env:KEY\r\n" in step.request
+    assert "sk-of" not in repr(prepared)
+    echo = Reply(200, reusable=True, body=b"you sent Bearer sk-of-env:KEY")
+    assert judged_by(step, echo, asked).detail.endswith("29 bytes beginning 'you sent ***'")
+
+
+def test_secret_that_is_not_there_refuses_its_target_by_the_headers_name() -> None:
+    asked = target(headers={"Authorization": "env:MISSING"})
+    with pytest.raises(UnsupportedCheck, match="headers: Authorization: env:MISSING is not set"):
+        admit(asked, POLICY, secrets=Keeper())
+
+
+@pytest.mark.parametrize(
+    ("text", "secret", "shown"),
+    [
+        ("nothing of it", "sk-12345678", "nothing of it"),
+        ("sk-12345678", "sk-12345678", "***"),
+        ("cut: sk-12345", "sk-12345678", "cut: ***"),
+        ("short sk-1234", "sk-12345678", "short sk-1234"),
+        ("a pin is 1234.", "1234", "a pin is ***."),
+        (r"it's \'aaaa\\bbbb\'", r"aaaa\bbbb", r"it's \'***\'"),
+        ("abcdefghabcdefgh", "abcdefgh", "***"),
+    ],
+)
+def test_every_telling_part_of_a_secret_is_hidden(text: str, secret: str, shown: str) -> None:
+    assert redacted(text, (secret,)) == shown
+
+
+def test_https_has_its_plan_and_the_default_port_of_its_scheme() -> None:
+    asked = target(scheme="https", inference_port=443, http2=True)
+    prepared = admit(asked, POLICY, tls=Keeper())
+    assert prepared.tls is not None
+    assert prepared.tls.server_name == "10.0.0.1 True"
+    assert prepared.detour
+    assert prepared.steps[0].headers[0] == ("Host", "10.0.0.1")
+
+
+def test_socket_of_this_host_is_asked_as_localhost() -> None:
+    prepared = admit(target(replica_host="unix:/run/a.sock"), POLICY)
+    assert prepared.place == UnixPath("/run/a.sock")
+    assert prepared.steps[0].headers[0] == ("Host", "localhost")
+
+
+def test_list_of_checks_becomes_steps_in_order() -> None:
+    one = HttpCheck(path="/deep", method="OPTIONS", expected_status="204")
+    steps = admit(target(checks=("tcp", "nim", one, "http"), method="HEAD"), POLICY).steps
+    assert [(s.method, s.path, s.expected.text, s.head_only) for s in steps] == [
+        ("GET", "/v1/health/ready", "200-299", False),
+        ("OPTIONS", "/deep", "204", False),
+        ("HEAD", "/health", "200-299", True),
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(PROFILES))
+def test_each_profile_is_admitted_and_says_what_it_is(name: str) -> None:
+    profile = PROFILES[name]
+    steps = admit(target(health_path="/own", checks=name), POLICY).steps
+    asked = [check for check in profile.checks if isinstance(check, HttpCheck)]
+    assert [step.path for step in steps] == [check.path or "/own" for check in asked]
+    assert profile.sentence
+    assert bool(profile.source) != (name in {"http", "tcp", "custom"})
+
+
+@pytest.mark.parametrize(
+    ("checks", "said"),
+    [
+        (("http",) * 9, "9 requests a probe; ask for at most 8"),
+        ((HttpCheck(method="HEAD", body_contains="x"),), "the reply to a HEAD has no body"),
+        ((HttpCheck(identity=True),), "identity needs {replica_id}"),
+        ((HttpCheck(json=(JsonExpectation(path="a..b"),)),), "'a..b' cannot be followed"),
+        ((HttpCheck(expected_status="2xx"),), "expected_status '2xx'"),
+    ],
+)
+def test_check_that_contradicts_itself_is_malformed(checks: Any, said: str) -> None:  # noqa: ANN401
+    with pytest.raises(MalformedEntry) as refused:
+        admit(target(checks=checks), POLICY)
+    assert said in str(refused.value)
