@@ -22,7 +22,7 @@ from probe.pace import EDGE_FLOOR_PER_S, Allowance, Pace, edge_s
 from probe.reasons import OutcomeKind
 from probe.spread import SLOTS_PER_S
 from probe.watch import IN_FLIGHT, REMOVED, RESTING, WAITING, Check
-from probe.wire import ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget
+from probe.wire import HEARTBEAT_TTL_S, ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget
 
 __all__ = ["NO_SEEDS", "Changes", "Check", "Scheduler"]
 
@@ -420,7 +420,11 @@ class Scheduler:
 
 
 def _seeded(check: Check, seed: ReplicaHealthStatus, *, now: float, bus_now: float) -> bool:
-    """Take over what the bus knows (R-62); tell whether it is younger than an interval."""
+    """Take over what the bus knows (R-62); tell whether the target can wait for its phase.
+
+    It can where another prober watched it until just now, or died a heartbeat's life ago: who
+    takes over its share must not probe all of that in a crowd (R-61).
+    """
     check.seq = seed.seq
     if seed.generation != check.target.generation:
         return False
@@ -433,7 +437,7 @@ def _seeded(check: Check, seed: ReplicaHealthStatus, *, now: float, bus_now: flo
         return False
     age_s = max(0.0, bus_now - seed.last_check)
     check.evidence_at = now - age_s
-    return age_s < check.interval_s
+    return age_s < 2 * check.interval_s + HEARTBEAT_TTL_S
 
 
 def _inherit(check: Check, old: Check) -> None:

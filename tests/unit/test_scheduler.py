@@ -355,11 +355,11 @@ class TestSeeds:
         assert check.streak == Streak(healthy=True, consecutive_failures=2, consecutive_successes=0)
         assert (check.seq, check.evidence_at, check.changed_at) == (41, T0 - 4, T0 - 60)
 
-    @pytest.mark.parametrize(("age_s", "within_s"), [(0.0, 100.0), (99.0, 100.0), (101.0, 0.7)])
-    def test_a_fresh_seed_waits_for_its_phase_and_a_stale_one_is_probed_at_once(
+    @pytest.mark.parametrize(("age_s", "within_s"), [(0.0, 100.0), (214.0, 100.0), (216.0, 0.7)])
+    def test_a_target_watched_lately_waits_for_its_phase_and_another_is_probed_at_once(
         self, age_s: float, within_s: float
     ) -> None:
-        """R-62: a verdict moves by at most one interval."""
+        """R-61, R-62: lately is two intervals and a heartbeat's life, as after a take-over."""
         scheduler = Scheduler()
         targets = [target(n, interval_s=100.0) for n in range(50)]
         seeds = {
