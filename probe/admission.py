@@ -25,7 +25,7 @@ STEP_MAX: Final = 1.5
 """One step up at most: measured at full load, the need is only known from below."""
 STEP_MIN: Final = 1.1
 """One step up at least: lag without load has no measure of what would help."""
-STEP_BACK: Final = 0.9
+STEP_BACK: Final = 0.8
 WORTH_IT: Final = 0.98
 """A step back of less than 2 % is noise."""
 WITHOUT: Final = 1.0

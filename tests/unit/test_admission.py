@@ -9,6 +9,7 @@ from probe import admission, selfcheck
 from probe.admission import (
     BUSY_GOAL,
     BUSY_HIGH,
+    STEP_BACK,
     WINDOWS_OVER,
     WINDOWS_UNDER,
     Admission,
@@ -82,7 +83,7 @@ def test_it_gives_back_what_is_no_longer_needed_step_by_step() -> None:
     before = len(prober.seen)
     assert prober.run(20 * WINDOWS_UNDER) == 1.0
     steps = prober.seen[before - 1 :]
-    assert all(b >= a * 0.89 for a, b in pairwise(steps))
+    assert all(b >= a * (STEP_BACK - 0.01) for a, b in pairwise(steps))
 
 
 def test_lag_without_load_stretches_too() -> None:
