@@ -151,10 +151,10 @@ class Detour:
 
     def close(self) -> None:
         """Close every connection; those in flight end without an outcome."""
-        for way in tuple(self._ways):
-            self._drop(way)
         for task in tuple(self._tasks):
             task.cancel()
+        for way in tuple(self._ways):  # after it: these tasks close what is kept
+            self._drop(way)
 
     # Inside.
 
