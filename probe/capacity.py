@@ -26,7 +26,7 @@ from probe.check import StatusJudge
 from probe.errors import SettingsError
 from probe.http.policy import ConnectPolicy
 from probe.http.pool import HttpPool
-from probe.limits import RESERVED_FDS, Room, make_room
+from probe.limits import RESERVED_FDS, Room, local_ports, make_room
 from probe.responder import Answer
 from probe.scheduler import Scheduler
 from probe.status_text import StatusText
@@ -217,11 +217,6 @@ def _available_bytes() -> int:
     raise SettingsError("/proc/meminfo has no MemAvailable: this system cannot be measured")
 
 
-def _local_ports() -> int:
-    low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()
-    return int(high) - int(low) + 1
-
-
 def _capacity(costs: list[_Cost], room: Room) -> Capacity:
     kept, new = (cost.regime for cost in costs)
     per_target = max(1, *(cost.bytes_per_target for cost in costs))
@@ -241,7 +236,7 @@ def _capacity(costs: list[_Cost], room: Room) -> Capacity:
         memory_available_mb=_available_bytes() // 1_000_000,
         descriptors=room.max_open + RESERVED_FDS,
         connections_kept_max=room.max_kept,
-        local_ports=_local_ports(),
+        local_ports=local_ports(),
         cpus=len(os.sched_getaffinity(0)),
     )
 

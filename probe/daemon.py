@@ -21,20 +21,23 @@ import structlog
 from anyio.abc import TaskGroup
 
 from probe import ops
-from probe.bus import ProbeBus, connect
+from probe.bus import ProbeBus
+from probe.bus_connect import BusFiles, connect
+from probe.bus_hash import HashBus
 from probe.census import Census
 from probe.errors import BusError
 from probe.flusher import Flusher
 from probe.heartbeat import Heartbeat
-from probe.http.policy import ConnectPolicy
+from probe.here import bus_services, metrics_service
 from probe.http.pool import HttpPool
 from probe.landmarks import Landmarks
 from probe.layers import parse_address
 from probe.ledger import Ledger, Lifeline
-from probe.limits import make_room
+from probe.limits import local_ports, make_room, short_of_ports
 from probe.membership import LOOKS_PER_BEAT, Membership
 from probe.metrics import registry_of
 from probe.ownership import Shard
+from probe.reach import judge_of
 from probe.readings import Readings
 from probe.refresh import Refresh
 from probe.scheduler import Scheduler
@@ -116,12 +119,14 @@ async def run(settings: Settings, *, once: bool, report: Callable[[str], None]) 
 async def _put_together(settings: Settings, *, once: bool) -> _Parts:
     room = make_room(settings.max_connections, settings.max_in_flight)
     clock = time.monotonic
-    judge = OwnJudge(ConnectPolicy.of(settings.allow))
+    judge = await _judge_of(settings)
     loop = asyncio.get_running_loop()
     wire = HttpPool(judge, loop=loop, max_open=room.max_open, max_kept=room.max_kept)
     ledger, keys = Ledger(), Keys(settings.key_prefix)
     timeout_s = settings.bus_timeout_s
-    bus = ProbeBus(connect(settings.redis_url, timeout_s=timeout_s), keys, timeout_s=timeout_s)
+    client = connect(settings.redis_url, files=BusFiles.of(settings), timeout_s=timeout_s)
+    kind = HashBus if settings.bus_layout == "hash" else ProbeBus
+    bus = kind(client, keys, timeout_s=timeout_s)
     prober = Prober(
         instance=settings.instance or f"{socket.gethostname()}-{os.getpid()}",
         bus=bus,
@@ -203,6 +208,16 @@ async def _put_together(settings: Settings, *, once: bool) -> _Parts:
     return _Parts(prober, bus, wire, refresher, ticker, flusher, heartbeat, watchers, pages)
 
 
+async def _judge_of(settings: Settings) -> OwnJudge:
+    """Return the judge; the bus and our metrics are found out first, so that no target is them."""
+    bus = await anyio.to_thread.run_sync(bus_services, settings.redis_url)
+    metrics = await anyio.to_thread.run_sync(
+        metrics_service, *parse_address("probe.metrics", settings.metrics)
+    )
+    judge = judge_of(settings, os.environ, own=(*bus, *metrics))
+    return OwnJudge(judge.policy, secrets=judge.secrets, tls=judge.tls, proxy=judge.proxy)
+
+
 def _shard_of(settings: Settings, *, once: bool) -> Shard | None:
     """Return the fixed share; None to share with the others that live.
 
@@ -231,7 +246,11 @@ async def _freeze_once_loaded(parts: _Parts) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    _log.info("loaded", targets=len(parts.prober.sweep.scheduler))
+    checks = parts.prober.sweep.scheduler
+    _log.info("loaded", targets=len(checks))
+    places = ((check.target.replica_host, check.target.inference_port) for check in checks)
+    if (why := short_of_ports(places, local_ports())) is not None:
+        _log.warning("ports_scarce", why=why)
 
 
 async def _until_told(parts: _Parts, signals: AsyncIterator[signal.Signals], *, once: bool) -> None:

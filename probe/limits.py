@@ -1,10 +1,14 @@
-"""How many connections this process may hold: what the file descriptor limit leaves.
+"""How many connections this process may hold: what file descriptors and local ports leave.
 
-Called by the daemon before anything is opened. Running out later would look like a fault of the
-replicas to a careless reader, so a limit that cannot work is refused at the start.
+Called by the daemon before anything is opened, and once its targets are known. Running out later
+would look like a fault of the replicas to a careless reader, so a limit that cannot work is
+refused at the start, and one that does not suffice is told.
 """
 
 import resource
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from probe.errors import SettingsError
@@ -14,6 +18,9 @@ RESERVED_FDS: Final = 64
 CONNECTIONS_MIN: Final = 16
 CONNECTIONS_MAX: Final = 200_000
 """Nobody has measured beyond it; a limit of `unlimited` must not be taken at its word."""
+PORTS_SHARE: Final = 0.5
+"""Of the local ports one address and port may take; the kernel finds the last ones slowly."""
+_PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 IN_FLIGHT_SHARE: Final = 4
 """One connection in four may be on its way, the other three may be kept open between probes."""
 
@@ -64,3 +71,32 @@ def share(max_open: int, max_in_flight: int) -> Room:
             "lower it, or raise the file descriptor limit (ulimit -Hn)"
         )
     return Room(max_open, max_open - in_flight, in_flight)
+
+
+def local_ports() -> int:
+    """Return how many connections to one address and port the kernel has local ports for."""
+    low, high = _PORTS.read_text(encoding="ascii").split()
+    return int(high) - int(low) + 1
+
+
+def descriptors_for(targets: int) -> int:
+    """Return the limit at which each of so many targets may keep its connection.
+
+    >>> share(descriptors_for(3000) - RESERVED_FDS, 0).max_kept >= 3000
+    True
+    """
+    return RESERVED_FDS + -(-targets * IN_FLIGHT_SHARE // (IN_FLIGHT_SHARE - 1)) + 1
+
+
+def short_of_ports(places: Iterable[tuple[str, int]], ports: int) -> str | None:
+    """Say which address and port is asked by more targets than it has local ports for.
+
+    A kept connection holds one, and so does each of the last minute's that the replica closed.
+
+    >>> short_of_ports([("10.0.0.1", 80)] * 3, ports=4)
+    '3 targets share 10.0.0.1:80, which has 4 local ports'
+    """
+    for (host, port), count in Counter(places).most_common(1):
+        if count > PORTS_SHARE * ports:
+            return f"{count} targets share {host}:{port}, which has {ports} local ports"
+    return None

@@ -14,6 +14,7 @@ import structlog
 
 from probe.admission import Admission, Window, ceiling
 from probe.census import Census
+from probe.limits import descriptors_for
 from probe.reasons import Reason
 from probe.stages import Prober
 
@@ -85,6 +86,7 @@ class SelfWatch:
         self._admission = Admission()
         self._last = self._look()
         self._cost_s = 0.0
+        self._scarce = False
 
     async def run(self) -> None:
         """Watch for ever."""
@@ -105,6 +107,7 @@ class SelfWatch:
         lag_s = (now.lag_s - last.lag_s) / probes if probes else 0.0
         self._measure(busy, probes, wall_s)
         self._admit(Window(busy, lag_s))
+        self._compare(len(self._prober.sweep.scheduler))
         if now.no_descriptor > last.no_descriptor:
             self._make_do(now.no_descriptor - last.no_descriptor)
 
@@ -144,6 +147,18 @@ class SelfWatch:
             )
         if after.full and not before.full:
             _log.error("full", stretch=after.stretch, then="no new target is taken on")
+
+    def _compare(self, targets: int) -> None:
+        """Say when there are more targets than connections may be kept, and when no longer."""
+        kept, scarce = self._pool.max_kept, targets > self._pool.max_kept
+        if scarce == self._scarce:
+            return
+        self._scarce = scarce
+        if scarce:
+            needed = descriptors_for(targets)
+            _log.warning("connections_scarce", targets=targets, kept=kept, ulimit_needed=needed)
+        else:
+            _log.info("connections_suffice", targets=targets, kept=kept)
 
     def _make_do(self, lacking: int) -> None:
         """Keep fewer connections: the kernel had no descriptor for a probe."""

@@ -1,13 +1,16 @@
 """The watch: from a busy thread to stretched intervals, on doubles and with numbers for time."""
 
+import doctest
 from dataclasses import dataclass
 
 import pytest
 import structlog.testing
 
+from probe import limits
 from probe.admission import BUSY_GOAL, WINDOWS_OVER, WINDOWS_UNDER
 from probe.census import Census
 from probe.health import ended
+from probe.limits import RESERVED_FDS, descriptors_for, local_ports, share, short_of_ports
 from probe.reasons import Reason
 from probe.selfwatch import SelfWatch, thread_busy_s
 from tests.fakes.entries import target
@@ -112,6 +115,35 @@ async def test_full_is_said_once_and_takes_on_no_target_that_nobody_knows(rig: R
     assert rig.prober.vitals.full
     assert [line["event"] for line in logs].count("full") == 1
     assert rig.prober.vitals.stretch == 1.2
+
+
+async def test_more_targets_than_connections_to_keep_is_said_once_with_the_number(
+    rig: Rig,
+) -> None:
+    """They dial for every probe: nothing breaks, and somebody should know."""
+    await rig.load(90)
+    with structlog.testing.capture_logs() as logs:
+        rig.windows(3)
+        rig.pool.max_kept = 200
+        rig.windows(3)
+    said = [line for line in logs if line["event"].startswith("connections_")]
+    assert [line["event"] for line in said] == ["connections_scarce", "connections_suffice"]
+    assert said[0]["ulimit_needed"] == descriptors_for(90)
+
+
+@pytest.mark.parametrize("targets", [10, 100, 101, 102, 12_345])
+def test_the_number_that_is_said_suffices(targets: int) -> None:
+    needed = descriptors_for(targets)
+    assert share(needed - RESERVED_FDS, 0).max_kept >= targets
+    assert share(needed - RESERVED_FDS - 3, 0).max_kept < targets
+
+
+def test_a_crowded_address_is_named() -> None:
+    places = [("10.0.0.1", 80), *[("10.0.0.2", 80)] * 600]
+    assert "600 targets share 10.0.0.2:80" in (short_of_ports(places, 1000) or "")
+    assert short_of_ports(places, 2000) is None
+    assert short_of_ports([], local_ports()) is None
+    assert doctest.testmod(limits).failed == 0
 
 
 async def test_without_descriptors_it_keeps_fewer_connections(rig: Rig) -> None:
