@@ -7,28 +7,25 @@ that is healthy, costs some ten stores and no object: everything else is decided
 """
 
 from bisect import bisect_left
-from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from math import inf
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from probe.beat import Beat, Turn
+from probe.bend import Bend
 from probe.counters import DURATION_BOUNDS_S, Counters
 from probe.damping import Damping
+from probe.deadlines import Deadlines
 from probe.health import Outcome, Transition, at_stake, observe
 from probe.lanes import SHARE, Lanes, count
-from probe.pace import EDGE_FLOOR_PER_S, Allowance, Pace, edge_s
+from probe.pace import Pace
 from probe.reasons import OutcomeKind
-from probe.spread import SLOTS_PER_S
-from probe.watch import IN_FLIGHT, REMOVED, RESTING, WAITING, Check
-from probe.wire import HEARTBEAT_TTL_S, ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget
+from probe.watch import IN_FLIGHT, REMOVED, RESTING, WAITING, Check, inherit, take_over
+from probe.wire import ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget
 
 __all__ = ["NO_SEEDS", "Changes", "Check", "Scheduler"]
 
-SIFT_S: Final = 0.04
-"""A probe that has not ended after this long is watched one by one. Most have, and so cost one
-look while they are still in the cache, instead of an entry in a wheel each."""
 NO_SEEDS: Final[Mapping[ReplicaId, ReplicaHealthStatus]] = MappingProxyType({})
 _PASSED: Final = OutcomeKind.PASSED
 _PROBE_ERROR: Final = OutcomeKind.PROBE_ERROR
@@ -49,23 +46,16 @@ class Scheduler:
     """
 
     __slots__ = (
-        "_alarms",
-        "_alarms_slot",
         "_beat",
+        "_bend",
         "_damping",
-        "_extras",
+        "_deadlines",
         "_lanes",
-        "_pace",
         "_partitions",
-        "_recent",
-        "_rest_after_s",
-        "_rests",
         "counters",
         "damped",
-        "hastened",
         "in_flight",
         "overlapped",
-        "rested",
     )
 
     def __init__(
@@ -75,25 +65,16 @@ class Scheduler:
         *,
         deployment_share: float = SHARE,
     ) -> None:
-        self._pace = pace
-        self._rest_after_s = pace.backoff_after_s if pace.share else inf
         self._damping = damping
         self._beat = Beat()
+        self._bend = Bend(self._beat, pace)
         self._lanes = Lanes(deployment_share)
         self._partitions: dict[int, dict[ReplicaId, Check]] = {}
-        self._recent: deque[tuple[float, list[Check]]] = deque()  # started, not yet sifted
-        self._alarms: defaultdict[int, list[tuple[Check, float]]] = defaultdict(list)
-        self._alarms_slot = 0  # slots up to this one have been emptied
-        self._extras = Allowance()
-        self._rests = Allowance()
+        self._deadlines = Deadlines()
         self.counters = Counters(self._lanes.by_name)
         self.in_flight = 0
         self.overlapped = 0
         """Starts skipped because the target's previous probe was still in flight (R-52)."""
-        self.hastened = 0
-        """Extra probes asked for at the edge of a verdict."""
-        self.rested = 0
-        """Turns left out of targets long down."""
         self.damped = 0
         """How many targets are kept from becoming healthy now."""
 
@@ -118,6 +99,16 @@ class Scheduler:
     def missed(self) -> int:
         """Starts that never were, because the prober was late by more than an interval."""
         return self._beat.missed
+
+    @property
+    def hastened(self) -> int:
+        """Extra probes asked for at the edge of a verdict."""
+        return self._bend.hastened
+
+    @property
+    def rested(self) -> int:
+        """Turns left out of targets long down."""
+        return self._bend.rested
 
     @property
     def rate_per_s(self) -> float:
@@ -164,12 +155,12 @@ class Scheduler:
             check = after[replica_id] = Check(target, self._lanes.join(target.deployment))
             fresh = False
             if old is not None:
-                _inherit(check, old)
+                inherit(check, old)
                 self.damped += check.damped
                 changed.append(check)
             else:
                 if seed := seeds.get(replica_id):
-                    fresh = _seeded(check, seed, now=now, bus_now=bus_now)
+                    fresh = take_over(check, seed, now=now, bus_now=bus_now)
                 added.append(check)
             count(check)
             self._beat.join(check, now, in_phase=fresh)
@@ -188,7 +179,7 @@ class Scheduler:
         check still in flight is skipped and counted. The list is not to be changed.
         """
         turns, elapsed_s = self._beat.advance(now)
-        self._ration(elapsed_s)
+        self._bend.grow(elapsed_s)
         due = sum(len(turn.checks) for turn in turns)
         started: list[Check] = []
         if due <= limit and self._lanes.fit(due, in_flight=self.in_flight, free=free):
@@ -198,7 +189,7 @@ class Scheduler:
         if started:
             self.in_flight += len(started)
             self.counters.started += len(started)
-            self._recent.append((now, started))
+            self._deadlines.started(started, now)
         return started
 
     def restart(self, check: Check, now: float) -> None:
@@ -212,30 +203,11 @@ class Scheduler:
         Never early, and at most one slot and one tick late (or `SIFT_S` after the start). The
         caller ends each probe or gives it a new deadline with `rearm`.
         """
-        late: list[Check] = []
-        recent = self._recent
-        while recent and recent[0][0] <= now - SIFT_S:
-            started_at, checks = recent.popleft()
-            for check in checks:
-                if check.hold & IN_FLIGHT and check.started_at == started_at:
-                    self._watch(check, started_at + check.first_deadline_s, now, late)
-        slot = int(now * SLOTS_PER_S)
-        if slot - self._alarms_slot > len(self._alarms):
-            slots = sorted(at for at in self._alarms if at <= slot)
-        else:
-            slots = [at for at in range(self._alarms_slot + 1, slot + 1) if at in self._alarms]
-        for at in slots:
-            for check, started_at in self._alarms.pop(at):
-                if check.hold & IN_FLIGHT and check.started_at == started_at:
-                    self._watch(check, check.deadline, now, late)
-        self._alarms_slot = max(slot, self._alarms_slot)
-        return late
+        return self._deadlines.overdue(now)
 
     def rearm(self, check: Check, deadline: float) -> None:
         """Look at the check in flight again at `deadline`."""
-        check.deadline = deadline
-        slot = max(int(deadline * SLOTS_PER_S), self._alarms_slot) + 1
-        self._alarms[slot].append((check, check.started_at))
+        self._deadlines.rearm(check, deadline)
 
     def record(self, check: Check, outcome: Outcome, now: float) -> Transition | None:
         """Take the outcome of the probe in flight; return the change of verdict, if any."""
@@ -269,8 +241,8 @@ class Scheduler:
             if not check.standing:
                 count(check)
             changed_at = check.changed_at
-            if changed_at is not None and now - changed_at >= self._rest_after_s:
-                self._rest(check, now - changed_at)
+            if changed_at is not None and now - changed_at >= self._bend.rest_after_s:
+                self._bend.rest(check, now - changed_at)
             if check.damped:
                 self._calm(check, now)
             return None
@@ -325,21 +297,11 @@ class Scheduler:
         """Leave out a turn of a check that may not start."""
         hold = check.hold
         if hold & RESTING:
-            check.rest -= 1
-            self.rested += 1
-            if not check.rest:
-                check.hold = hold & ~RESTING
+            self._bend.skip(check)
         elif hold & IN_FLIGHT:
             self.overlapped += 1
         elif hold & WAITING:
             self._beat.missed += 1
-
-    def _watch(self, check: Check, deadline: float, now: float, late: list[Check]) -> None:
-        if deadline < now:
-            check.deadline = deadline
-            late.append(check)
-        else:
-            self.rearm(check, deadline)
 
     def _judge(self, check: Check, outcome: Outcome, now: float) -> Transition | None:
         """Take evidence that changes more than one count, by the rules for all of it."""
@@ -364,7 +326,7 @@ class Scheduler:
                 self._set_damped(check, damped=flaps is not None and now < flaps.until)
             check.changed_at = now
         elif at_stake(streak, healthy_threshold=check.healthy_threshold):
-            self._hasten(check, now)
+            self._bend.hasten(check, now)
         return transition
 
     def _calm(self, check: Check, now: float) -> None:
@@ -376,40 +338,6 @@ class Scheduler:
         self.damped += damped - check.damped
         check.damped = damped
 
-    def _hasten(self, check: Check, now: float) -> None:
-        """Look again soon, if that is well before the next turn and the allowance has it."""
-        if check.hastened or self._extras.left < 1.0:
-            return
-        wait_s = edge_s(check.interval_s)
-        if self._beat.time(now) + 2 * wait_s <= check.cohort.due and self._extras.take():
-            check.hastened = True
-            self.hastened += 1
-            self._beat.start_in(check, wait_s, now)
-
-    def _rest(self, check: Check, down_s: float) -> None:
-        """Leave out the next turns of a target long down, as far as the allowance goes."""
-        spacing = self._pace.spacing(
-            down_s,
-            interval_s=check.interval_s,
-            timeout_s=check.timeout_s,
-            stretch=self._beat.stretch,
-        )
-        rest = 0
-        while rest < spacing - 1 and self._rests.take():
-            rest += 1
-        check.rest = rest
-        check.spacing = rest + 1
-        if rest:
-            check.hold |= RESTING
-
-    def _ration(self, elapsed_s: float) -> None:
-        """Let the allowances grow with the beat, by their share of its rate."""
-        share = self._pace.share
-        if share:
-            per_s = share * self._beat.rate_per_s
-            self._extras.grow(elapsed_s, per_s=max(per_s, EDGE_FLOOR_PER_S))
-            self._rests.grow(elapsed_s, per_s=per_s)
-
     def _retire(self, checks: list[Check]) -> None:
         for check in checks:
             self.damped -= check.damped
@@ -417,39 +345,3 @@ class Scheduler:
             check.hold |= REMOVED
         if checks:
             self._beat.leave(checks)
-
-
-def _seeded(check: Check, seed: ReplicaHealthStatus, *, now: float, bus_now: float) -> bool:
-    """Take over what the bus knows (R-62); tell whether the target can wait for its phase.
-
-    It can where another prober watched it until just now, or died a heartbeat's life ago: who
-    takes over its share must not probe all of that in a crowd (R-61).
-    """
-    check.seq = seed.seq
-    if seed.generation != check.target.generation:
-        return False
-    check.healthy = seed.healthy
-    check.failures = seed.consecutive_failures
-    check.successes = seed.consecutive_successes
-    if seed.changed_at:
-        check.changed_at = now - max(0.0, bus_now - seed.changed_at)
-    if not seed.last_check:
-        return False
-    age_s = max(0.0, bus_now - seed.last_check)
-    check.evidence_at = now - age_s
-    return age_s < 2 * check.interval_s + HEARTBEAT_TTL_S
-
-
-def _inherit(check: Check, old: Check) -> None:
-    """Carry over what the changed target's former check knew."""
-    check.seq = old.seq
-    if old.target.generation == check.target.generation:
-        check.healthy = old.healthy
-        check.failures = old.failures
-        check.successes = old.successes
-        check.outcome = old.outcome
-        check.ended_at = old.ended_at
-        check.evidence_at = old.evidence_at
-        check.changed_at = old.changed_at
-        check.flaps = old.flaps
-        check.damped = old.damped

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Final
 from probe.counters import Results
 from probe.damping import Flaps
 from probe.health import Outcome, Streak
-from probe.wire import ReplicaProbeTarget, StatusSet, status_set
+from probe.wire import (
+    HEARTBEAT_TTL_S,
+    ReplicaHealthStatus,
+    ReplicaProbeTarget,
+    StatusSet,
+    status_set,
+)
 
 if TYPE_CHECKING:
     from probe.beat import Cohort
@@ -148,3 +154,39 @@ class Check(_PerProbe):
 
     def __repr__(self) -> str:
         return f"Check({self.replica_id}, in_flight={self.in_flight}, removed={self.removed})"
+
+
+def take_over(check: Check, seed: ReplicaHealthStatus, *, now: float, bus_now: float) -> bool:
+    """Take over what the bus knows (R-62); tell whether the target can wait for its phase.
+
+    It can where another prober watched it until just now, or died a heartbeat's life ago: who
+    takes over its share must not probe all of that in a crowd (R-61).
+    """
+    check.seq = seed.seq
+    if seed.generation != check.target.generation:
+        return False
+    check.healthy = seed.healthy
+    check.failures = seed.consecutive_failures
+    check.successes = seed.consecutive_successes
+    if seed.changed_at:
+        check.changed_at = now - max(0.0, bus_now - seed.changed_at)
+    if not seed.last_check:
+        return False
+    age_s = max(0.0, bus_now - seed.last_check)
+    check.evidence_at = now - age_s
+    return age_s < 2 * check.interval_s + HEARTBEAT_TTL_S
+
+
+def inherit(check: Check, old: Check) -> None:
+    """Carry over what the changed target's former check knew."""
+    check.seq = old.seq
+    if old.target.generation == check.target.generation:
+        check.healthy = old.healthy
+        check.failures = old.failures
+        check.successes = old.successes
+        check.outcome = old.outcome
+        check.ended_at = old.ended_at
+        check.evidence_at = old.evidence_at
+        check.changed_at = old.changed_at
+        check.flaps = old.flaps
+        check.damped = old.damped

@@ -19,10 +19,11 @@ from hypothesis.stateful import (
 from probe.beat import FIRST_PROBE_S, IN_PHASE_S
 from probe.counters import Standing
 from probe.damping import Damping
+from probe.deadlines import SIFT_S
 from probe.health import Outcome, ended, observe
 from probe.pace import Pace, edge_s
 from probe.reasons import Reason
-from probe.scheduler import SIFT_S, Check, Scheduler
+from probe.scheduler import Check, Scheduler
 from probe.spread import SLOTS_PER_S
 from probe.watch import IN_FLIGHT, JOINING, RESTING, WAITING
 from probe.wire import ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget

@@ -2,9 +2,10 @@
 
 import pytest
 
+from probe.deadlines import SIFT_S
 from probe.health import Streak, Transition, ended
 from probe.reasons import Reason
-from probe.scheduler import SIFT_S, Check, Scheduler
+from probe.scheduler import Check, Scheduler
 from probe.wire import ReplicaProbeTarget
 from tests.fakes.entries import replica, status, target
 
