@@ -111,6 +111,7 @@ class TestRefusals:
             ({"flush_s": 4.0}, "more than probe.late_result_s 5 s"),
             ({"heartbeat_s": 6.0}, "so at most 5"),
             ({"poll_s": 31.0}, "longer than probe.full_refresh_s"),
+            ({"damping_reuse": 4.0}, "damping_reuse 4 is not below probe.damping_suppress 4"),
             ({"max_connections": 10, "max_in_flight": 11}, "max_in_flight 11 is more than"),
         ],
     )
