@@ -10,10 +10,11 @@ from functools import cache
 from os.path import realpath
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from probe.admit import admit
 from probe.check import StatusJudge
-from probe.errors import UnsupportedCheck
+from probe.errors import SettingsError, UnsupportedCheck
 from probe.here import is_here
 from probe.http.place import Place, UnixPath
 from probe.http.policy import ConnectPolicy, Service
@@ -25,6 +26,7 @@ from probe.specs import TlsOptions
 from probe.wire import ReplicaProbeTarget
 
 _REFERENCES: Final = ("env:", "file:")
+_PROXY_SCHEMES: Final = ("http", "https")
 _ANY_VALUE: Final = Secret("x")
 
 
@@ -34,15 +36,13 @@ def judge_of(
     """Return the judge of a prober with these settings; `own` services are never dialled.
 
     Raises:
-        SettingsError: if a list of what may be dialled is none.
-        UnsupportedCheck: if the proxy is named by a reference that leads nowhere.
+        SettingsError: if a list of what may be dialled is none, or the proxy is named by a
+            reference that leads nowhere.
     """
     secrets = References(_directory(settings.secrets_directory), environ)
     proxy = None
     if settings.proxy:
-        named = settings.proxy.startswith(_REFERENCES)
-        url = secrets.value(settings.proxy) if named else Secret(settings.proxy)
-        proxy = ForwardProxy(url, settings.proxy_for)
+        proxy = ForwardProxy(_proxy_url(settings.proxy, secrets), settings.proxy_for)
     policy = ConnectPolicy.of(
         settings.allow,
         ports=settings.allow_ports,
@@ -62,6 +62,16 @@ def refuse_malformed(target: ReplicaProbeTarget) -> None:
         WireError: as `admit` does.
     """
     admit(target, ConnectPolicy(), secrets=_Elsewhere(), tls=_Elsewhere())
+
+
+def _proxy_url(text: str, secrets: References) -> Secret:
+    try:
+        url = secrets.value(text) if text.startswith(_REFERENCES) else Secret(text)
+    except UnsupportedCheck as error:
+        raise SettingsError(f"probe.proxy: {error}") from error
+    if urlsplit(url.reveal()).scheme not in _PROXY_SCHEMES:
+        raise SettingsError("probe.proxy: what it names is no URL; write http://10.0.0.1:3128")
+    return url
 
 
 def _directory(text: str) -> Path | None:
