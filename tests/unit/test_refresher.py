@@ -43,6 +43,24 @@ class TestRefresher:
         await rig.refresher.step()
         assert rig.watched() == set()
 
+    async def test_a_full_prober_takes_on_whom_somebody_knows_and_nobody_else(
+        self, rig: Rig
+    ) -> None:
+        """S18: what is watched stays watched; what is refused is counted, and asked for again."""
+        rig.server.put_target(target(1))
+        await rig.refresher.step()
+        rig.prober.vitals.full = True
+        known = status(2)
+        rig.server.set(rig.keys.status(replica(2)), encode(known), ttl_s=120)
+        rig.server.put_target(target(2))
+        rig.server.put_target(target(3))
+        await rig.refresher.step()
+        assert rig.watched() == {replica(1), replica(2)}
+        assert rig.ledger.rejected == {"full": 1}
+        rig.prober.vitals.full = False
+        await rig.polls(FULL_ROUND)
+        assert rig.watched() == {replica(1), replica(2), replica(3)}
+
     async def test_an_unannounced_change_is_found_within_a_round(self, rig: Rig) -> None:
         rig.server.put_target(target(1))
         await rig.refresher.step()

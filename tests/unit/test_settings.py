@@ -120,6 +120,28 @@ class TestRefusals:
             load(None, {}, flags=flags)
         assert said in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("flags", "said"),
+        [
+            ({"interval_stretch_max": 3.6}, "interval_stretch_max = 3.6"),
+            ({"interval_stretch_max": 3.4, "flush_s": 4.9}, "at most 3.3"),
+            ({"interval_stretch_max": 0.5}, "interval_stretch_max"),
+            ({"reference_targets": ("lighthouse:443",)}, "write an IP address"),
+            ({"reference_targets": ("10.0.0.1",)}, "reference_targets"),
+        ],
+    )
+    def test_what_the_prober_may_do_to_itself_has_bounds(
+        self, flags: dict[str, object], said: str
+    ) -> None:
+        with pytest.raises(SettingsError, match=said):
+            load(None, {}, flags=flags)
+
+    def test_a_landmark_may_be_ipv6(self) -> None:
+        found = load(
+            None, {"FLEETPULSE_PROBE__REFERENCE_TARGETS": "10.0.0.1:443,[fd00::1]:53"}, flags={}
+        )
+        assert found.settings.reference_targets == ("10.0.0.1:443", "[fd00::1]:53")
+
     def test_a_secret_is_not_in_the_refusal(self) -> None:
         with pytest.raises(SettingsError) as caught:
             load(None, {"FLEETPULSE_REDIS_URL": "http://u:s3cret@bus/?password=s3cret"}, flags={})
