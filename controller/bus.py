@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from probe.bus_client import chunks, seconds, text
-from probe.bus_connect import Client, connect, link_of
+from probe.bus_connect import BusFiles, Client, connect, link_of
 from probe.bus_feed import Written, check_layout, remove_targets, write_targets
 from probe.errors import (
     BusRefused,
@@ -31,7 +31,7 @@ from probe.wire import (
     decode_status,
 )
 
-__all__ = ["Changes", "ControlBus", "Evidence", "Written", "connect"]
+__all__ = ["BusFiles", "Changes", "ControlBus", "Evidence", "Written", "connect"]
 
 BLOCK_MAX_MS: Final = 1000
 """Half the socket's time-out: a quiet stream must not look like a dead bus."""

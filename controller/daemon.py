@@ -17,7 +17,7 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from controller.bus import ControlBus, connect
+from controller.bus import BusFiles, ControlBus, connect
 from controller.db import migrate
 from controller.db.repository import Repository
 from controller.db.session import open_database
@@ -60,7 +60,8 @@ class Controller:
         self._metrics = ControllerMetrics()
         self._database = open_database(settings.database_url)
         self._repository = Repository(self._database)
-        self._bus = ControlBus(connect(settings.redis_url), Keys(settings.key_prefix))
+        client = connect(settings.redis_url, files=BusFiles.of(settings))
+        self._bus = ControlBus(client, Keys(settings.key_prefix))
         self._provisioner = _provisioner(settings)
         holder = settings.instance or f"{socket.gethostname()}-{os.getpid()}"
         self._lease = Lease(self._database, holder=holder, lease_s=settings.lease_s)

@@ -79,11 +79,11 @@ class BusLink:
 
     async def read(self, batch: Batch) -> list[Any]:
         """Send a batch and return its replies in order."""
-        return self._accept(await self.ask(batch))
+        return self.accept(await self.ask(batch))
 
     async def write(self, batch: Batch) -> list[Any]:
         """Send a batch that a cancellation must not cut short; return its replies in order."""
-        return self._accept(await self.ask(batch, shield=True))
+        return self.accept(await self.ask(batch, shield=True))
 
     async def ask(self, batch: Batch, *, shield: bool = False) -> list[Any]:
         """Send a batch and return its replies; an error reply is a value among them."""
@@ -107,8 +107,18 @@ class BusLink:
 
         `build` is called right before the bytes leave, and again if the connection breaks.
         """
-        attempt = partial(self._exchange, lambda: pack(build(), mode))
-        self._accept(await self._bounded(attempt, shield=True))
+        await self.deliver_parcel(lambda: pack(build(), mode))
+
+    async def deliver_parcel(self, make: Callable[[], Parcel]) -> None:
+        """Send what `make` returns; otherwise as `deliver`. Only where one server holds all."""
+        self.accept(await self._bounded(partial(self._exchange, make), shield=True))
+
+    def refuse_if_cluster(self, what: str) -> None:
+        """Refuse what needs one server that holds every key.
+
+        Raises:
+            SettingsError: if this is a cluster.
+        """
 
     async def values(self, names: Sequence[str]) -> Values:
         """Read strings in bulk; a key of another type is told from an absent one.
@@ -171,7 +181,8 @@ class BusLink:
         finally:
             await pool.release(connection)
 
-    def _accept(self, replies: list[Any]) -> list[Any]:
+    def accept(self, replies: list[Any]) -> list[Any]:
+        """Return the replies, or raise the first error among them."""
         for reply in replies:
             if isinstance(reply, Exception):
                 raise explain(reply, self.address) from reply
@@ -190,6 +201,11 @@ async def exchange(connection: AbstractConnection, parcel: Parcel) -> list[Any]:
         except ResponseError as error:
             replies.append(error)
     return replies
+
+
+def is_foreign(reply: object) -> bool:
+    """Tell whether a reply says that the key holds another type than was asked for."""
+    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
 
 
 def chunks(items: Sequence[_Item]) -> Iterator[Sequence[_Item]]:

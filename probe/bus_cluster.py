@@ -21,17 +21,18 @@ from redis.exceptions import (
     MovedError,
     ReadOnlyError,
     RedisError,
-    ResponseError,
 )
 
 from probe.bus_batch import Batch, Parcel
-from probe.bus_client import NO_ANSWER, RETRY_S, BusLink, Values, exchange
+from probe.bus_client import NO_ANSWER, RETRY_S, BusLink, Values, exchange, is_foreign
 from probe.bus_writes import Entries, WriteMode, read_entry
+from probe.errors import SettingsError
 
 HOME_SLOT: Final = 0
 """Its node is asked what has no key; so the time of the bus is that of one clock."""
 _TRIES: Final = 3
 """A slot that moved is found at the second; the third is for one that moves right now."""
+_LOOK_AGAIN: Final = (*NO_ANSWER, ReadOnlyError, ClusterDownError, AskError)
 _Places = Sequence[int]
 
 
@@ -54,7 +55,7 @@ class ClusterLink(BusLink):
     async def deliver(self, build: Callable[[], Entries], mode: WriteMode) -> None:
         """Set the entries node by node; one that is down does not keep the others from it."""
         attempt = partial(self._until_settled, lambda: _batch_of(build()), warm=True)
-        self._accept(await self._bounded(attempt, shield=True))
+        self.accept(await self._bounded(attempt, shield=True))
 
     async def values(self, names: Sequence[str]) -> Values:
         """Read strings one by one, sent together."""
@@ -63,10 +64,17 @@ class ClusterLink(BusLink):
             batch.add("GET", name)
         replies = await self.ask(batch)
         foreign = frozenset(
-            name for name, reply in zip(names, replies, strict=True) if _is_foreign(reply)
+            name for name, reply in zip(names, replies, strict=True) if is_foreign(reply)
         )
-        values = [None if _is_foreign(reply) else reply for reply in replies]
-        return Values(self._accept(values), foreign)
+        values = [None if is_foreign(reply) else reply for reply in replies]
+        return Values(self.accept(values), foreign)
+
+    def refuse_if_cluster(self, what: str) -> None:
+        """Refuse: each node knows a part of the keys."""
+        raise SettingsError(
+            f"{what} needs one server that holds every key, and {self.address} has many: "
+            "use a single server or a Sentinel service"
+        )
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -84,11 +92,10 @@ class ClusterLink(BusLink):
                 await self._connect_all()
             batch = make()
             replies = await self._send(batch)
-            if any(isinstance(r, NO_ANSWER | ReadOnlyError | ClusterDownError) for r in replies):
+            if any(isinstance(r, _LOOK_AGAIN) for r in replies):
                 self._stale = True
             if not any(isinstance(reply, AskError) for reply in replies):
                 break
-            self._stale = True
             await anyio.sleep(RETRY_S * attempt)
         for reply in replies:
             if isinstance(reply, NO_ANSWER):
@@ -181,7 +188,3 @@ def _batch_of(entries: Entries) -> Batch:
             key, value = read_entry(packed)
             batch.add("SET", key, value, "EX", ttl_s)
     return batch
-
-
-def _is_foreign(reply: object) -> bool:
-    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")

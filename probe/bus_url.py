@@ -68,7 +68,9 @@ def parse_bus_url(url: str) -> BusUrl:
 def _parse(url: str) -> BusUrl:
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
-        raise SettingsError(f"the bus address has the scheme {parts.scheme!r}: {REMEDY}")
+        raise SettingsError(
+            f"the scheme {parts.scheme!r} is not one of {', '.join(SCHEMES)}; {REMEDY}"
+        )
     scheme, _, form = parts.scheme.partition("+")
     login, at, places = parts.netloc.rpartition("@")
     username, _, password = login.partition(":")

@@ -17,9 +17,11 @@ import click
 import msgspec
 
 from probe import show
-from probe.bus import ProbeBus, connect
+from probe.bus import ProbeBus
+from probe.bus_connect import BusFiles, Client, connect
+from probe.bus_hash import HashBus
 from probe.bus_targets import TargetFeed, Targets
-from probe.errors import BusError, MalformedEntry, WireError
+from probe.errors import BusError, MalformedEntry, SettingsError, WireError
 from probe.health import UNKNOWN
 from probe.layers import nearest
 from probe.once import (
@@ -88,10 +90,16 @@ class Seen:
         return all(status is not None and status.healthy for status in self.statuses.values())
 
 
+def _client(settings: Settings) -> Client:
+    files = BusFiles.of(settings)
+    return connect(settings.redis_url, files=files, timeout_s=settings.bus_timeout_s)
+
+
 @asynccontextmanager
 async def _bus(settings: Settings) -> AsyncIterator[ProbeBus]:
-    client = connect(settings.redis_url, timeout_s=settings.bus_timeout_s)
-    bus = ProbeBus(client, Keys(settings.key_prefix))
+    client = _client(settings)
+    kind = HashBus if settings.bus_layout == "hash" else ProbeBus
+    bus = kind(client, Keys(settings.key_prefix))
     try:
         yield bus
     finally:
@@ -100,7 +108,11 @@ async def _bus(settings: Settings) -> AsyncIterator[ProbeBus]:
 
 @asynccontextmanager
 async def _feed(settings: Settings) -> AsyncIterator[TargetFeed]:
-    client = connect(settings.redis_url, timeout_s=settings.bus_timeout_s)
+    if settings.bus_layout == "hash":
+        raise SettingsError(
+            'bus_layout = "hash": the targets there belong to another system; feed them to that one'
+        )
+    client = _client(settings)
     feed = TargetFeed(client, Keys(settings.key_prefix))
     try:
         yield feed

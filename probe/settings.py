@@ -7,13 +7,14 @@ Layers as in `probe.layers`: defaults, the `[probe]` table of a TOML file, envir
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
 from probe import allow
 from probe.allow import ANY_PORT
+from probe.bus_url import parse_bus_url
 from probe.damping import Damping
 from probe.errors import SettingsError
 from probe.layers import Effective, Layers, mask_url, parse_address
@@ -22,7 +23,6 @@ from probe.pace import Pace
 from probe.wire import HEARTBEAT_TTL_S, STATUS_TTL_FLOOR_S, ReplicaProbeTarget
 
 TABLE: Final = "probe"
-BUS_SCHEMES: Final = ("redis", "rediss", "unix")
 PROXY_SCHEMES: Final = ("http", "https", "env", "file")
 PRIVATE_RANGES: Final = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 _TARGET_DEFAULTS: Final = {
@@ -37,8 +37,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The prober's settings after all layers; defaults are what most fleets need."""
 
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """The bus: redis://, rediss:// or unix://."""
-    key_prefix: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """The bus: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://."""
+    bus_ca_file: str = ""
+    """Authorities that sign the bus's certificate; empty means those of the host."""
+    bus_certificate_file: str = ""
+    """Certificate shown to the bus."""
+    bus_key_file: str = ""
+    """Its key, where the certificate file does not hold it."""
+    bus_password_file: str = ""
+    """File with the password of the bus, read anew for each connection."""
+    bus_layout: Literal["json", "hash"] = "json"
+    """How targets and statuses lie on the bus: our JSON, or the hashes of Backend.AI."""
+    key_prefix: Annotated[str, msgspec.Meta(max_length=64, pattern=r"\A[!-~]*\Z")] = ""
     """Goes before every key, so that two systems may share one bus."""
     allow: tuple[str, ...] = PRIVATE_RANGES
     """Networks (CIDR) and sockets (`unix:/prefix`) that may be dialled; else POLICY_DENIED."""
@@ -202,12 +212,11 @@ def _refuse_stretch(settings: Settings, *, interval_s: float, timeout_s: float) 
 
 def _refuse_unusable(settings: Settings) -> None:
     """Refuse texts that have the right type and yet mean nothing."""
-    scheme = urlsplit(settings.redis_url).scheme
-    if scheme not in BUS_SCHEMES:
-        raise SettingsError(
-            f"{TABLE}.redis_url = {mask_url(settings.redis_url)!r}: the scheme {scheme!r} is not "
-            f"one of {', '.join(BUS_SCHEMES)}; write for example redis://127.0.0.1:6379/0"
-        )
+    try:
+        parse_bus_url(settings.redis_url)
+    except SettingsError as error:
+        url = mask_url(settings.redis_url)
+        raise SettingsError(f"{TABLE}.redis_url = {url!r}: {error}") from error
     parse_address(f"{TABLE}.metrics", settings.metrics)
     for place in settings.reference_targets:
         host = parse_address(f"{TABLE}.reference_targets", place).host

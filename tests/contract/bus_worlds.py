@@ -4,9 +4,10 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import msgspec
-from redis.asyncio import Redis
+from redis.asyncio import RedisCluster
 
 from probe.bus import ProbeBus, connect
+from probe.bus_connect import BusFiles
 from probe.wire import HealthChange, Keys, ReplicaId, ReplicaProbeTarget, encode, partition_of
 from tests.fakes.bus import FakeBus, FakeServer
 
@@ -95,21 +96,23 @@ class FakeWorld(World):
 
 
 class RealWorld(World):
-    def __init__(self, client: Redis, url: str) -> None:
+    def __init__(self, client: Any, url: str, files: BusFiles = BusFiles()) -> None:  # noqa: ANN401, B008 - of one server or of a cluster; frozen
         self.client = client
         self.url = url
+        self.files = files
         self.buses: list[ProbeBus] = []
 
     def bus(self) -> ProbeBus:
-        self.buses.append(ProbeBus(connect(self.url), self.keys))
+        self.buses.append(ProbeBus(connect(self.url, files=self.files), self.keys))
         return self.buses[-1]
 
     def bus_away(self) -> ProbeBus:
-        self.buses.append(ProbeBus(connect(f"{self.url}.nobody"), self.keys))
+        self.buses.append(ProbeBus(connect(_nobody(self.url)), self.keys))
         return self.buses[-1]
 
     async def now_s(self) -> float:
-        now, micros = await self.client.time()
+        told: Any = await self.client.time()
+        now, micros = next(iter(told.values())) if isinstance(told, dict) else told
         return float(now + micros / 1e6)
 
     async def put(self, key: str, value: bytes, ttl_s: int | None = 60) -> None:
@@ -137,8 +140,38 @@ class RealWorld(World):
         await self.client.sadd(key, "not what it should be")
 
     async def fill_up(self) -> None:
-        await self.client.config_set("maxmemory", 1)
+        await self._allow_bytes(1)
+
+    async def empty(self) -> None:
+        """Forget everything, and make room for it."""
+        await self.client.flushall()
+        await self._allow_bytes(0)
+
+    async def _allow_bytes(self, limit: int) -> None:
+        everywhere = {"target_nodes": "all"} if isinstance(self.client, RedisCluster) else {}
+        await self.client.config_set("maxmemory", limit, **everywhere)
+
+    async def aclose(self) -> None:
+        await self.empty()
+        for bus in self.buses:
+            await bus.aclose()
+        await self.client.aclose()
 
     async def announced(self) -> list[HealthChange]:
         entries: Any = await self.client.xrange(self.keys.changes)
         return [msgspec.json.decode(f[b"change"], type=HealthChange) for _, f in entries]
+
+
+def _nobody(url: str) -> str:
+    """Return an address of the same kind at which nobody listens."""
+    match url.split("://"):
+        case ["unix", path]:
+            return f"unix://{path}.nobody"
+        case [("redis+sentinel" | "redis+cluster") as scheme, _]:
+            return (
+                f"{scheme}://127.0.0.1:1/fleet"
+                if "sentinel" in scheme
+                else f"{scheme}://127.0.0.1:1"
+            )
+        case _:
+            return "redis://127.0.0.1:1/0"

@@ -1,11 +1,14 @@
 """The servers of the contract suites: one of each kind per test process, emptied for each test."""
 
+import tempfile
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
 from controller.embedded import EmbeddedValkey
+from tests.fakes.bus_servers import Fleet
 from tests.fakes.database import (  # noqa: F401 - fixtures of the tests beside
     database,
     database_template,
@@ -23,6 +26,14 @@ def services() -> Iterator[Services]:
     running = Services()
     yield running
     running.close()
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Iterator[Fleet]:
+    with tempfile.TemporaryDirectory(prefix="fp-") as directory:
+        running = Fleet(Path(directory))
+        yield running
+        running.close()
 
 
 @pytest.fixture(params=SERVERS)

@@ -1,8 +1,9 @@
 """What the prober's bus promises, on the fake and on every server it must work on."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 import pytest
+from _pytest.mark import ParameterSet
 from msgspec.structs import replace
 from redis.asyncio import Redis
 
@@ -19,13 +20,24 @@ from probe.reasons import Reason
 from probe.wire import HealthChange, ProberHeartbeat, encode, partition_of
 from tests.contract.bus_worlds import FakeWorld, RealWorld, World
 from tests.fakes.bus import FakeBus
+from tests.fakes.bus_servers import KINDS, Fleet
 from tests.fakes.entries import replica, replicas_in, status, target, writing
 from tests.fakes.services import SERVERS, Services
+
+
+def _in_one_place(names: Iterable[str]) -> Iterator[ParameterSet]:
+    """Have one process run the tests of each: such servers take seconds to start."""
+    for name in names:
+        yield pytest.param(name, marks=pytest.mark.xdist_group(name))
+
 
 MODES = {
     "valkey-lua": WriteMode.LUA,
     "valkey-pipeline": WriteMode.PIPELINE,
     "redis7": WriteMode.LUA,
+    "tls": WriteMode.LUA,
+    "sentinel": WriteMode.LUA,
+    "cluster": WriteMode.PIPELINE,
 }
 BEAT = ProberHeartbeat(
     instance="p-1",
@@ -39,25 +51,27 @@ BEAT = ProberHeartbeat(
 )
 
 
-@pytest.fixture(params=["fake", *SERVERS])
+@pytest.fixture(params=["fake", *SERVERS, *_in_one_place(KINDS)])
 def server_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
-async def world(server_name: str, services: Services) -> AsyncIterator[World]:
+async def world(server_name: str, request: pytest.FixtureRequest) -> AsyncIterator[World]:
     if server_name == "fake":
         yield FakeWorld()
         return
-    url = services.bus(server_name).url
-    client = Redis.from_url(url)
-    await client.flushall()
-    real = RealWorld(client, url)
+    if server_name in KINDS:
+        fleet: Fleet = request.getfixturevalue("fleet")
+        served = fleet.bus(server_name)
+        real = RealWorld(served.client(), served.url, served.files)
+    else:
+        services: Services = request.getfixturevalue("services")
+        url = services.bus(server_name).url
+        real = RealWorld(Redis.from_url(url), url)
+    await real.empty()
     yield real
-    await client.config_set("maxmemory", 0)
-    for bus in real.buses:
-        await bus.aclose()
-    await client.aclose()
+    await real.aclose()
 
 
 @pytest.fixture
