@@ -59,6 +59,10 @@ def ends(value: float) -> str:
 HEALTHY: Final[Mapping[str, str]] = {
     f"partitions_owned{{{P}}}": stays(64),
     f"bus_up{{{P}}}": stays(1),
+    f"prober_sick{{{P}}}": stays(0),
+    f"prober_full{{{P}}}": stays(0),
+    f"network_cut_off{{{P}}}": stays(0),
+    f"interval_stretch_ratio{{{P}}}": stays(1),
     f'targets{{{P}, {CHAT}, state="healthy"}}': stays(10),
     f'targets{{{P}, {CHAT}, state="unhealthy"}}': stays(0),
     f'targets{{{P}, {CHAT}, state="unknown"}}': stays(0),
@@ -151,6 +155,36 @@ STORIES: Final = (
         6,
         {"FleetpulseProberImpaired"},
         {f'probe_failures_total{{{P}, reason="LOCAL_FDS"}}': breaks_out(3)},
+    ),
+    Story(
+        "the prober misjudges itself",
+        2,
+        {"FleetpulseProberSick"},
+        {f"prober_sick{{{P}}}": turns(0, 1)},
+    ),
+    Story(
+        "the prober's own network is gone",
+        2,
+        {"FleetpulseNetworkCutOff"},
+        {f"network_cut_off{{{P}}}": turns(0, 1)},
+    ),
+    Story(
+        "intervals are stretched for a while",
+        4,
+        set(),
+        {f"interval_stretch_ratio{{{P}}}": turns(1, 1.4)},
+    ),
+    Story(
+        "intervals are stretched",
+        6,
+        {"FleetpulseProberStretched"},
+        {f"interval_stretch_ratio{{{P}}}": turns(1, 1.4)},
+    ),
+    Story(
+        "intervals cannot be stretched any further",
+        2,
+        {"FleetpulseProberFull"},
+        {f"prober_full{{{P}}}": turns(0, 1)},
     ),
     Story(
         "addresses that are not allowed",

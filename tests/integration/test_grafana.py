@@ -40,7 +40,7 @@ FROM_SCRAPING: Final = frozenset({"job", "instance"})
 CLOSED: Final[Mapping[str, frozenset[str]]] = {
     "reason": frozenset(Reason),
     "kind": frozenset(HoldCause),
-    "state": frozenset({"healthy", "unhealthy", "unknown", "ready"}),
+    "state": frozenset({"healthy", "unhealthy", "unknown", "ready", "down"}),
     "cause": frozenset({"late", "overlap"}),
     "result": frozenset({"written", "skipped", "failed"}),
 }
