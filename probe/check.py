@@ -12,9 +12,9 @@ from probe.admit import ProxyRule, SecretSource, TlsSource, admit
 from probe.faults import reason_of, words_of
 from probe.health import Outcome, ended
 from probe.http.policy import ConnectPolicy
-from probe.http.pool import Phase
 from probe.http.request import Prepared, Step
 from probe.http.response import Fault, Reply
+from probe.http.roles import Phase
 from probe.scheduler import Check
 from probe.wire import DETAIL_MAX_CHARS, OutcomeKind, Reason, ReplicaProbeTarget
 

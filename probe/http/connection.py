@@ -1,192 +1,355 @@
-"""One connection to one replica: an `asyncio.Protocol` that asks and reads, and decides nothing.
+"""One connection to one replica on a socket of our own: asks and reads, and decides nothing.
 
-Made by the pool, one per dial and never used again once closed, so that a late callback of an
-old transport cannot be taken for the new one's. Kept alive it costs no task and no timer: the
-deadline belongs to the sweep. What a reply or a failure means, it leaves to its owner.
+Made by the pool, one per dial and never used again once closed, so that a late edge of an old
+descriptor cannot be taken for the new one's. Kept alive it costs no task, no timer and no
+transport: the deadline belongs to the sweep. What a reply or a failure means, it leaves to its
+owner.
 """
 
-import asyncio
 from enum import IntEnum
-from os import write
+from errno import ENOBUFS
+from os import read, write
 from time import monotonic
-from typing import Final, Protocol, cast
+from typing import Final, Protocol
 
-from probe.http.request import Prepared
+from probe.http.channel import Channel
+from probe.http.dial import ELSEWHERE, Endpoint
+from probe.http.line import NOTHING, Line
+from probe.http.poller import ENDS, INWARD, Poller
+from probe.http.request import Step
 from probe.http.response import NOT_A_BYTE, WHOLE_MAX_BYTES, Latch, Reply
+from probe.http.tunnel import Tunnel
 from probe.scheduler import Check
 
-Dial = asyncio.Task[tuple[asyncio.Transport, asyncio.Protocol]]
+READ_BYTES: Final = 4096
+"""At once; less than asked for means that there is no more."""
 
 
 class State(IntEnum):
-    """Where a connection stands; it only moves down this list, or between the middle two."""
+    """Where a connection stands."""
 
-    DIALLING = 1
-    """Being opened for a probe in flight."""
-    ASKED = 2
-    """Open, a probe in flight on it."""
-    IDLE = 3
+    RESOLVING = 1
+    """Waiting for the address, for a probe in flight."""
+    DIALLING = 2
+    """Being opened."""
+    SHAKING = 3
+    """Open, TLS being agreed on."""
+    ASKED = 4
+    """Open, a probe in flight, and what comes may be a whole reply to it in plain sight."""
+    READING = 5
+    """Open, a probe in flight, and what comes is part of something."""
+    IDLE = 6
     """Open, kept for the next probe."""
-    CLOSED = 4
-    """Not ours any more, whatever its transport still says."""
+    CLOSED = 7
+    """Not ours any more, whatever edges are still told of it."""
 
 
 # Global names are read in half the time of enum attributes, twenty times per probe.
 _DIALLING: Final = State.DIALLING
+_SHAKING: Final = State.SHAKING
 _ASKED: Final = State.ASKED
+_READING: Final = State.READING
 _IDLE: Final = State.IDLE
 _CLOSED: Final = State.CLOSED
+_NOT_OPEN: Final = frozenset({State.DIALLING, State.CLOSED})
 
 
 class Owner(Protocol):
     """What a connection tells its pool."""
 
+    poller: Poller
+
     def read_whole(self, data: bytes, /) -> Reply | None:
         """Return the reply that `data` is by itself, if it is one."""
 
+    def opened(self, connection: "Connection", now: float, /) -> None:
+        """Take the end of the dial, handshake included."""
+
     def replied(self, connection: "Connection", reply: Reply, now: float, /) -> None:
-        """Take the reply to the probe in flight, complete `now`; the connection is still open."""
+        """Take the reply to the probe in flight, complete `now`; it may still be open."""
 
     def broke(self, connection: "Connection", error: Exception | None, /) -> None:
-        """Take note that the probe in flight lost its connection before a reply."""
+        """Take note that the probe in flight lost its connection before a reply; it is closed."""
 
     def idled_out(self, connection: "Connection", /) -> None:
         """Take note that the peer closed a kept connection, or spoke on it unasked."""
 
     def gone(self, connection: "Connection", /) -> None:
-        """Take note that the transport is closed: its descriptor is free again."""
+        """Take note that the descriptor is free again."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(Channel):
     """See the module. Times are monotonic seconds."""
 
     __slots__ = (
+        "_ahead",
+        "_latch",
         "asked_at",
         "began_at",
+        "carried",
         "check",
         "connect_by",
-        "descriptor",
-        "dial",
+        "connect_s",
         "dialled_at",
+        "endpoint",
         "first_byte_at",
-        "latch",
+        "later",
+        "limit",
+        "line",
         "owner",
-        "prepared",
+        "resolve_s",
+        "retire_at",
         "reused",
         "state",
-        "transport",
+        "step",
+        "tls_s",
     )
 
-    def __init__(self, owner: Owner, check: Check, prepared: Prepared) -> None:
+    def __init__(self, owner: Owner, check: Check, line: Line, *, began_at: float) -> None:
+        super().__init__(owner.poller)
         self.owner = owner
         self.check = check
-        self.prepared = prepared
-        self.state = _CLOSED
-        self.transport: asyncio.Transport | None = None
-        self.descriptor = -1
-        self.dial: Dial | None = None
-        self.latch: Latch | None = None
-        self.reused = False  # the probe in flight found the connection open
+        self.line = line
+        self.state = State.RESOLVING
+        self.began_at = began_at  # start of the probe in flight, a dial before this one included
+        self.dialled_at = self.asked_at = self.first_byte_at = began_at
         self.connect_by = 0.0
-        self.began_at = 0.0  # start of the probe in flight, a dial before this one included
-        self.dialled_at = 0.0
-        self.asked_at = 0.0
-        self.first_byte_at = 0.0
+        self.resolve_s = self.connect_s = self.tls_s = 0.0
+        self.step: Step = line.first  # being asked
+        self.later: tuple[Step, ...] = line.later
+        self.reused = False  # the probe in flight found the connection open
+        self.carried = 0  # complete replies
+        self.limit = -1  # the reply that is to be the last; 0: the peer has said its last
+        self.retire_at = 0.0
+        self.endpoint: Endpoint | None = None
+        self._ahead: tuple[Endpoint, ...] = ()
+        self._latch: Latch | None = None
 
     def __repr__(self) -> str:
-        where = f"{self.prepared.place}:{self.prepared.port}"
-        return f"Connection({where}, {self.state.name}, reused={self.reused})"
+        place, port = self.line.prepared.place, self.line.prepared.port
+        return f"Connection({place}:{port}, {self.state.name}, carried={self.carried})"
 
     @property
     def received(self) -> int:
         """How many bytes of an incomplete reply have come."""
-        return self.latch.received if self.latch is not None else 0
+        return self._latch.received if self._latch is not None else 0
+
+    # Called by the owner.
+
+    def dial(self, endpoints: tuple[Endpoint, ...]) -> None:
+        """Try the addresses in turn, each when the one before it says no, and ask."""
+        self._ahead = endpoints
+        self.dialled_at = monotonic()
+        self._dial_next()
 
     def ask_again(self) -> None:
-        """Send the request on a kept connection.
-
-        Past the transport, whose write queues for the end of the loop's turn: 12.0 us a probe
-        against 13.6 (medians of five rounds in turn). What the kernel does not take at once, or
-        refuses, is the transport's affair again.
-        """
-        self.state = _ASKED
+        """Send the first request on a kept connection."""
+        line = self.line
+        self.step, self.later = line.first, line.later
         self.reused = True
         self.began_at = self.asked_at = monotonic()
-        transport, request = self.transport, self.prepared.steps[0].request
-        if transport is None or transport.is_closing():
-            return  # its descriptor may be another's by now; `connection_lost` is on its way
+        request = line.request
         try:
-            sent = write(self.descriptor, request)
-        except OSError:
-            sent = 0
-        if sent != len(request):
-            transport.write(request[sent:])
-
-    def abandon(self) -> None:
-        """Let go of the connection, whatever it is doing; nothing more is told of the probe."""
-        if self.state is _DIALLING and self.dial is not None:
-            self.dial.cancel()
-        self.state = _CLOSED
-        if self.latch is not None:
-            self.latch.closed()
-            self.latch = None
-        if self.transport is not None:
-            self.transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send the request, unless nobody waits for it any longer."""
-        self.transport = cast("asyncio.Transport", transport)
-        self.descriptor = transport.get_extra_info("socket").fileno()
-        if self.state is not _DIALLING:
-            self.transport.abort()
-            return
-        self.state = _ASKED
-        self.asked_at = monotonic()
-        self.transport.write(self.prepared.steps[0].request)
-
-    def data_received(self, data: bytes) -> None:
-        """Read on until the reply is known."""
-        if self.state is not _ASKED:
-            self._unasked()
-            return
-        latch = self.latch
-        now = monotonic()
-        if latch is None:
-            self.first_byte_at = now
-            step = self.prepared.steps[0]
-            if len(data) <= WHOLE_MAX_BYTES and not step.head_only and step.content is None:
-                owner = self.owner
-                reply = owner.read_whole(data)
-                if reply is not None:
-                    owner.replied(self, reply, now)
+            if line.plain:
+                self.state = _ASKED
+                if write(self.descriptor, request) == len(request):
                     return
-            latch = Latch(head_only=step.head_only, keep=step.content is not None)
-            self.latch = latch
+                self._lost(OSError(ENOBUFS, "a whole send buffer could not take one request"))
+            else:
+                self._ask(request)
+        except OSError as error:
+            self._lost(error)
+
+    def ask(self, step: Step, later: tuple[Step, ...]) -> None:
+        """Send the request of a later step on the connection of the one before it."""
+        self.step, self.later = step, later
+        self.asked_at = monotonic()
+        try:
+            self._ask(step.request)
+        except OSError as error:
+            self._lost(error)
+
+    def certificate_ends_at(self) -> float | None:
+        """Return until when the peer's certificate is valid, if a full handshake has shown it."""
+        tunnel = self.tunnel
+        return None if tunnel is None or tunnel.resumed else tunnel.certificate_ends_at()
+
+    def close(self, *, at_once: bool = False) -> None:
+        """Let go of the connection, whatever it is doing; nothing more is told of the probe.
+
+        `at_once` leaves no trace of it in the kernel: for when both sides have said all.
+        """
+        self.state = _CLOSED
+        if self._latch is not None:
+            self._latch.closed()  # breaks its circle of references
+            self._latch = None
+        if self.tunnel is not None:
+            if self.carried:
+                self.line.remember(self.tunnel, monotonic())
+            self.tunnel = None
+        self._shut(at_once=at_once)
+        self.owner.gone(self)
+
+    # Called by the poller.
+
+    def ready(self, events: int) -> None:
+        """Read on; short, because nearly every call finds a whole reply in one piece."""
+        if self.state is not _ASKED:
+            self._go_on(events)
+            return
+        try:
+            data = read(self.descriptor, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lost(error)
+            return
+        if events & ENDS:
+            self.limit = 0
+        if 0 < len(data) <= WHOLE_MAX_BYTES:
+            owner = self.owner
+            reply = owner.read_whole(data)
+            if reply is not None:
+                self.first_byte_at = now = monotonic()
+                owner.replied(self, reply, now)
+                return
+        self._read_on(data, events)
+
+    # Inside.
+
+    def _go_on(self, events: int) -> None:
+        """Go on where more is to be done than to take a reply."""
+        if self.state is _CLOSED:
+            return  # its descriptor may be another's
+        try:
+            if self.state is _DIALLING:
+                self._knock()
+            elif self._unsent:
+                self._push()
+            if self.state in _NOT_OPEN or not events & INWARD:
+                return
+            data = read(self.descriptor, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lost(error)
+            return
+        if events & ENDS:
+            self.limit = 0
+        self._read_on(data, events)
+
+    def _read_on(self, data: bytes, events: int) -> None:
+        """Take what was read, and read until there is no more: an edge is told only once."""
+        try:
+            while data:
+                self._take(data)
+                if self.state is _CLOSED or (len(data) < READ_BYTES and not events & ENDS):
+                    return
+                data = read(self.descriptor, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:  # of the socket, or of TLS
+            self._lost(error)
+            return
+        self._lost(None)
+
+    def _take(self, data: bytes) -> None:
+        tunnel = self.tunnel
+        if tunnel is None:
+            self._read(data)
+        elif self.state is _SHAKING:
+            self._shake(tunnel, data)
+        else:
+            plain = tunnel.open(data)
+            if plain:
+                self._read(plain)
+            if tunnel.ended and self.state is not _CLOSED:
+                self._lost(None)
+
+    def _read(self, data: bytes) -> None:
+        if self.state is _IDLE:
+            self.close()
+            self.owner.idled_out(self)
+            return
+        step, latch = self.step, self._latch
+        if latch is None:
+            self.first_byte_at = monotonic()
+            keep = step.content is not None
+            if len(data) <= WHOLE_MAX_BYTES and not (keep or step.head_only):
+                reply = self.owner.read_whole(data)
+                if reply is not None:
+                    self.owner.replied(self, reply, self.first_byte_at)
+                    return
+            self._latch = latch = Latch(head_only=step.head_only, keep=keep)
+        self.state = _READING
         reply = latch.feed(data)
         if reply is not None:
-            self.latch = None
-            self.owner.replied(self, reply, now)
+            self._latch = None
+            self.owner.replied(self, reply, monotonic())
 
-    def eof_received(self) -> None:
-        """Stop keeping a connection that the peer is done with; the transport closes itself."""
-        if self.state is _IDLE:
-            self._unasked()
+    def _dial_next(self) -> None:
+        self.endpoint, self._ahead = self._ahead[0], self._ahead[1:]
+        self.state = _DIALLING
+        try:
+            if self._connect(self.endpoint, self.line, self.step.request, self.dialled_at):
+                self._knock()
+                if self.state is not _CLOSED:
+                    self._watch(self, connecting=self.state is _DIALLING)
+        except OSError as error:
+            self._lost(error)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the owner, and how far the probe in flight came if there is one."""
-        self.owner.gone(self)
-        state, self.state = self.state, _CLOSED
+    def _knock(self) -> None:
+        """Send the first bytes if it has connected: on loopback it has before the dial returns."""
+        now = monotonic()
+        if self._push():
+            self._connected(now)
+
+    def _connected(self, now: float) -> None:
+        self.connect_s = now - self.dialled_at
+        if self.tunnel is not None:
+            self.state = _SHAKING
+            return
+        self.asked_at = now
+        whole = self.line.plain and self.step is self.line.first and not self._unsent
+        self.state = _ASKED if whole else _READING
+        if self.step is NOTHING:
+            self._refuse_oneself()
+        self.owner.opened(self, now)
+
+    def _shake(self, tunnel: Tunnel, data: bytes) -> None:
+        complete = tunnel.shake(data)
+        if complete and self.step is not NOTHING:
+            tunnel.seal(self.step.request)
+        self._send(tunnel.outgoing())
+        if complete:
+            self.asked_at = now = monotonic()
+            self.tls_s = now - self.dialled_at - self.connect_s
+            self.state = _READING
+            self.owner.opened(self, now)
+
+    def _ask(self, request: bytes) -> None:
+        self.state = _READING
+        if self.tunnel is not None:
+            self.tunnel.seal(request)
+            request = self.tunnel.outgoing()
+        self._send(request)
+
+    def _lost(self, error: OSError | None) -> None:
+        """Tell the owner how far the probe in flight came, if there is one."""
+        state, latch = self.state, self._latch
+        if state is _DIALLING and error is not None and self._ahead and error.errno in ELSEWHERE:
+            self._shut(at_once=False)
+            self._dial_next()
+            return
+        if state is _SHAKING:
+            error = self._farewell(error)
+        self._latch = None
+        self.close()
         if state is _IDLE:
             self.owner.idled_out(self)
-        elif state is _ASKED:
-            latch, self.latch = self.latch, None
-            reply = NOT_A_BYTE if latch is None else latch.closed(cleanly=exc is None)
-            if reply.status or (exc is None and latch is not None):
-                self.owner.replied(self, reply, monotonic())
-            else:
-                self.owner.broke(self, exc)
-
-    def _unasked(self) -> None:
-        if self.state is _IDLE:
-            self.abandon()
-            self.owner.idled_out(self)
+            return
+        reply = NOT_A_BYTE if latch is None else latch.closed(cleanly=error is None)
+        if reply.status or (error is None and latch is not None):
+            self.owner.replied(self, reply, monotonic())
+        else:
+            self.owner.broke(self, error)

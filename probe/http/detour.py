@@ -20,11 +20,11 @@ from probe.health import Outcome
 from probe.http.exchange import Journey, exchange, root_of
 from probe.http.names import Resolved
 from probe.http.place import Name, UnixPath
-from probe.http.pool import Judge
 from probe.http.proxies import ForwardProxy
 from probe.http.request import Prepared, Step
 from probe.http.resolver import Resolver
 from probe.http.response import NOT_A_BYTE, Reply
+from probe.http.roles import Judge
 from probe.http.transport import ProxyTrouble, open_transport, request_for, said_by_proxy
 from probe.reasons import OutcomeKind, Reason
 from probe.scheduler import Check

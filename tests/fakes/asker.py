@@ -11,8 +11,10 @@ import anyio
 
 from probe.check import StatusJudge
 from probe.health import Outcome
+from probe.http.keep import KeepRule
 from probe.http.policy import ConnectPolicy
 from probe.http.pool import HttpPool
+from probe.http.roles import Judge, Resolver
 from probe.scheduler import Check
 from probe.wire import ReplicaId, ReplicaProbeTarget
 from tests.fakes.farm import Farm, Plot
@@ -20,6 +22,8 @@ from tests.fakes.replies import TABLE
 
 LOOPBACK: Final = ConnectPolicy.of(["127.0.0.0/8"])
 PATIENCE_S: Final = 10.0
+FOR_EVER: Final = KeepRule(connection_age_s=3600.0, fresh_every=1_000_000_000)
+"""Nothing but the replica ends a kept connection."""
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -31,13 +35,24 @@ async def until(true: Callable[[], bool]) -> None:
 class Asker:
     """A farm, a pool, and the sweep's part: starts, deadlines, outcomes."""
 
-    def __init__(self, farm: Farm, *, max_open: int = 5000, max_kept: int = 5000) -> None:
+    def __init__(
+        self,
+        farm: Farm,
+        *,
+        max_open: int = 5000,
+        max_kept: int = 5000,
+        keep: KeepRule = FOR_EVER,
+        judge: Judge | None = None,
+        resolver: Resolver | None = None,
+    ) -> None:
         self.farm = farm
         self.pool = HttpPool(
-            StatusJudge(LOOPBACK),
+            StatusJudge(LOOPBACK) if judge is None else judge,
             loop=asyncio.get_running_loop(),
             max_open=max_open,
             max_kept=max_kept,
+            keep=keep,
+            resolver=resolver,
         )
         self.pool.done = self._done
         self.outcomes: dict[Check, list[Outcome]] = {}
@@ -84,10 +99,24 @@ class Asker:
 
 
 @asynccontextmanager
-async def asking(*, max_open: int = 5000, max_kept: int = 5000) -> AsyncIterator[Asker]:
+async def asking(
+    *,
+    max_open: int = 5000,
+    max_kept: int = 5000,
+    keep: KeepRule = FOR_EVER,
+    judge: Judge | None = None,
+    resolver: Resolver | None = None,
+) -> AsyncIterator[Asker]:
     """Run a farm and a pool; at the end no connection may be left."""
     async with Farm() as farm:
-        asker = Asker(farm, max_open=max_open, max_kept=max_kept)
+        asker = Asker(
+            farm,
+            max_open=max_open,
+            max_kept=max_kept,
+            keep=keep,
+            judge=judge,
+            resolver=resolver,
+        )
         yield asker
         asker.pool.close()
         await until(lambda: asker.pool.open_connections == 0)

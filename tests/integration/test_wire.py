@@ -91,14 +91,17 @@ async def test_connection_closed_while_idle_is_simply_replaced(asker: Asker, *, 
     assert asker.pool.events[ConnectionEvent.RETRIED] == 0
 
 
-async def test_connection_closed_under_the_request_is_retried_once_unseen(asker: Asker) -> None:
+async def test_connection_closed_under_the_request_is_retried_unseen_and_kept_no_more(
+    asker: Asker,
+) -> None:
     plot = asker.farm.plant("stale")
     check = asker.check(plot)
-    for _ in range(3):
+    for _ in range(5):
         assert (await asker.probe(check)).reason is Reason.OK
-    assert asker.farm.connections[plot.host] == 3
-    assert asker.pool.events[ConnectionEvent.RETRIED] == 2
-    assert len(asker.outcomes[check]) == 3
+    assert asker.farm.connections[plot.host] == 5
+    assert asker.farm.requests[plot.host] == 6
+    assert asker.pool.events[ConnectionEvent.RETRIED] == 1
+    assert len(asker.outcomes[check]) == 5
 
 
 async def test_retry_on_a_fresh_connection_is_the_last(asker: Asker) -> None:
