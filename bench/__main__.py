@@ -61,7 +61,7 @@ def _complained(done: Run) -> int:
     """Tell what was not measured; return 1 if something failed, or is missing where it must not."""
     complaints = [row for row in done.rows if row.missing]
     for row in complaints:
-        print(f"{row.case}: {row.missing}", file=sys.stderr)
+        print(f"{row.case}: {row.missing.splitlines()[-1]}", file=sys.stderr)
     return int(any(row.failed for row in complaints) or (bool(complaints) and _ci()))
 
 

@@ -144,13 +144,18 @@ def _p10(found: Found) -> list[Check]:
     measures = (("cpu_share", "CPU"), ("bus_bytes_per_s", "bus bytes"), ("sockets", "sockets"))
     return [
         Check(
-            what=f"{what}, {mix}, x all pass",
+            what=f"{what}, {mix}, over or under all pass",
             limit=1.1,
-            value=found.ratio(name, mixed(found.size, mix), clean),
+            value=_apart(found.ratio(name, mixed(found.size, mix), clean)),
         )
         for name, what in measures
         for mix in (Mix.FAIL, Mix.FLAP)
     ]
+
+
+def _apart(ratio: float | None) -> float | None:
+    """Return how far a ratio is from 1, whichever is the larger."""
+    return max(ratio, 1 / ratio) if ratio else ratio
 
 
 def _p11(found: Found) -> list[Check]:

@@ -11,7 +11,7 @@ from bench.case import Case, Mix, Prober, Regime, Scene
 from bench.steady import Pace
 
 _FAST_S: Final = 0.1
-"""The shortest interval there is: ten times the rate of a second's, which no core can keep."""
+"""The shortest interval there is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +25,8 @@ class Size:
     """Fewer targets, at the same interval: how cost grows."""
     many: int
     """Targets that together ask for as much as `targets` a second do, at a longer interval."""
-    flood: int
-    """Targets at the shortest interval, more than one core can probe."""
+    flood: Mapping[Regime, int]
+    """Targets at the shortest interval: half as many again as one core can probe."""
     pace: Pace
     rounds: int
     peers: Mapping[Prober, int]
@@ -50,7 +50,7 @@ SIZES: Final = {
         interval_s=1.0,
         curve=(1000, 5000),
         many=100_000,
-        flood=8000,
+        flood={Regime.KEPT: 8000, Regime.NEW: 2500},
         pace=Pace(warm_up_s=2.0, seconds=10.0),
         rounds=3,
         peers=_CARRIED,
@@ -60,7 +60,7 @@ SIZES: Final = {
         interval_s=1.0,
         curve=(),
         many=15_000,
-        flood=8000,
+        flood={Regime.KEPT: 8000, Regime.NEW: 2500},
         pace=Pace(warm_up_s=0.5, seconds=2.0),
         rounds=1,
         peers=_CARRIED | {Prober.AIOHTTP: 2000, Prober.AIOHTTP_EACH: 500, Prober.BLACKBOX: 500},
@@ -70,7 +70,7 @@ SIZES: Final = {
         interval_s=0.2,
         curve=(),
         many=80,
-        flood=20,
+        flood={Regime.KEPT: 20, Regime.NEW: 20},
         pace=Pace(warm_up_s=0.1, seconds=0.3),
         rounds=1,
         peers={},
@@ -120,7 +120,7 @@ def many(size: Size) -> Case:
 
 def flood(size: Size, regime: Regime) -> Case:
     """Return the case of more probes than one core can do."""
-    return Case(prober=Prober.PROBE, regime=regime, targets=size.flood, interval_s=_FAST_S)
+    return Case(prober=Prober.PROBE, regime=regime, targets=size.flood[regime], interval_s=_FAST_S)
 
 
 def scene(size: Size, which: Scene) -> Case:

@@ -15,7 +15,7 @@ from bench.build import Programs
 from bench.case import Case, RoundFailed, Values
 from bench.farm import Farm, fleet, target
 from bench.machine import cores
-from bench.peers.ours import Bus, bus_in, daemon_on
+from bench.peers.ours import Bus, Daemon, bus_in, daemon_on
 from bench.running import Place
 from bench.steady import Pace, field_of, until_probed
 from probe.wire import ReplicaProbeTarget
@@ -41,8 +41,8 @@ def pick_up(case: Case, programs: Programs, directory: Path, pace: Pace) -> Valu
             until_probed(place.farm, case.targets, daemon)
             time.sleep(pace.warm_up_s)
             with cores(prober=False):
-                waits = _picked_up(place, bus)
-                delays = _turned(place.farm, bus, targets[:_NEW_TARGETS])
+                waits = _picked_up(place, bus, daemon)
+                delays = _turned(place.farm, bus, daemon, targets[:_NEW_TARGETS])
     return {
         "pick_up_s": max(waits),
         "pick_up_median_s": median(waits),
@@ -66,10 +66,10 @@ def start(case: Case, programs: Programs, directory: Path, pace: Pace) -> Values
         bus.write(targets)
         keys = bus.keys()
         began = time.monotonic()
-        life.enter_context(daemon_on(place, bus, targets))
+        daemon = life.enter_context(daemon_on(place, bus, targets))
         with cores(prober=False):
-            _until(lambda: bus.keys() >= keys + len(targets), "not every target has a status")
-            _until(lambda: all(bus.statuses(targets)), "not every target has a status")
+            _until(lambda: bus.keys() >= keys + len(targets), daemon, "a target has no status")
+            _until(lambda: all(bus.statuses(targets)), daemon, "a target has no status")
         first_sweep_s = time.monotonic() - began
         time.sleep(pace.warm_up_s)
         life.close()
@@ -83,13 +83,13 @@ def _restarted(place: Place, bus: Bus, targets: Sequence[ReplicaProbeTarget], pa
     """Start it again; return its fullest 100 ms over the mean, from its first probe on."""
     farm = place.farm
     probes = farm.mark(place.case.interval_s).probes
-    with daemon_on(place, bus, list(targets)):
-        _until(lambda: farm.counts().probes > probes, "nothing was probed after the restart")
+    with daemon_on(place, bus, list(targets)) as daemon:
+        _until(lambda: farm.counts().probes > probes, daemon, "nothing was probed again")
         time.sleep(max(pace.seconds, 2 * place.case.interval_s))
         return farm.counts().fullest_100ms / (place.case.wanted_per_s / 10)
 
 
-def _picked_up(place: Place, bus: Bus) -> list[float]:
+def _picked_up(place: Place, bus: Bus, daemon: Daemon) -> list[float]:
     """Write new targets one by one; return how long each waited for its first probe."""
     first = place.case.targets + 1
     written: dict[int, float] = {}
@@ -99,12 +99,15 @@ def _picked_up(place: Place, bus: Bus) -> list[float]:
         time.sleep(_APART_S)
     _until(
         lambda: all(place.farm.seen(number).count for number in written),
+        daemon,
         "a new target was never probed",
     )
     return [place.farm.seen(number).first - at for number, at in written.items()]
 
 
-def _turned(farm: Farm, bus: Bus, targets: Sequence[ReplicaProbeTarget]) -> list[float]:
+def _turned(
+    farm: Farm, bus: Bus, daemon: Daemon, targets: Sequence[ReplicaProbeTarget]
+) -> list[float]:
     """Let targets fail; return how long after its probe each one's verdict was on the bus."""
     farm.answer("fail", first=1, last=len(targets))
     seen: dict[int, float] = {}
@@ -116,13 +119,14 @@ def _turned(farm: Farm, bus: Bus, targets: Sequence[ReplicaProbeTarget]) -> list
                 seen[number] = now
         return len(seen) == len(targets)
 
-    _until(all_seen, "a verdict never changed on the bus")
+    _until(all_seen, daemon, "a verdict never changed on the bus")
     return [at - farm.seen(number).turned for number, at in seen.items()]
 
 
-def _until(holds: Callable[[], bool], otherwise: str) -> None:
+def _until(holds: Callable[[], bool], daemon: Daemon, otherwise: str) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while not holds():
+        daemon.check()
         if time.monotonic() > deadline:
             raise RoundFailed(f"{otherwise}, in {_PATIENCE_S:g} s")
         time.sleep(_SIGHT_S)

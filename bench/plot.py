@@ -64,7 +64,8 @@ def _cost(run: Run) -> Figure:
         rows = largest(row for row in plain(run) if row.case.regime is regime)
         rows.sort(key=lambda row: row.median["cpu_us"], reverse=True)
         _bars(axes, rows)
-        axes.set_title(f"{regime} connections: CPU a probe, us")
+        axes.set_title(f"{regime} connections", loc="left")
+        axes.set_xlabel("CPU, us a probe")
     return figure
 
 
@@ -82,6 +83,8 @@ def _bars(axes: Axes, rows: Sequence[Row]) -> None:
             f"{cost:,.1f}", (cost, place), xytext=(6, 0), textcoords="offset points", va="center"
         )
     axes.set_xscale("log")
+    axes.set_xlim(left=1)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -103,6 +106,9 @@ def _growth(run: Run) -> Figure:
                     axes.plot(x, y, line, color=colour, marker=marker, ms=4, label=label)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:,g}")
+            axis.set_minor_formatter("")
         axes.set_xlabel(f"targets, every {run.interval_s:g} s")
         axes.spines[["top", "right"]].set_visible(False)
     _slow(memory, run)

@@ -1,6 +1,7 @@
 """`python -m bench.report RUN.json`: a run as docs/benchmarks.md, its plots, and README's figures.
 
-Nothing on these pages is written by hand: what a page says was measured, a run has measured.
+No figure on these pages is written by hand. People write the remarks, between their two marks:
+why a goal is not met, and what was tried.
 """
 
 import re
@@ -21,6 +22,17 @@ PAGE: Final = ROOT / "docs" / "benchmarks.md"
 PLOTS: Final = ROOT / "docs" / "plots"
 README: Final = ROOT / "README.md"
 BLOCK: Final = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end figures -->)", re.DOTALL)
+REMARKS: Final = re.compile(r"<!-- remarks -->\n.*?<!-- end remarks -->\n", re.DOTALL)
+"""The one part of the page that people write; kept as it is."""
+NO_REMARKS: Final = "<!-- remarks -->\n<!-- end remarks -->\n"
+_COLUMNS: Final = {
+    "cores": "CPU a second of the clock; 1 is one core",
+    "late": "between two probes of one target, over or under the interval, as the farm saw it",
+    "fullest 100 ms": "the probes in the fullest 100 ms over what the asked rate puts there",
+    "lag": "from due to start, by the prober's own histogram: the bound of the bucket",
+    "sockets": "connections open at the farm at the end",
+    "bus server": "what Valkey spent a probe; it is not in the prober's CPU",
+}
 _MET: Final = {True: "met", False: "**not met**", None: "not measured"}
 
 _PAGE: Final = """\
@@ -60,10 +72,11 @@ ratios carry over.
 
 {peers}
 
-What the columns are:
+{columns}
 
-{measures}
+`python -m bench --json` has everything that was measured, with the extremes.
 
+{remarks}
 ## Where, when, and what it does not show
 
 {machine}. Commit {commit}, {date}, {size} run of {took:.0f} s; load average {before:.2f} before and
@@ -86,8 +99,8 @@ So {targets:,} replicas a second cost {share:.2f} cores and {memory:.0f} MB over
 _IN_README: Final = (Prober.FLOOR, Prober.WIRE, Prober.PROBE, Prober.ENVOY, Prober.HAPROXY)
 
 
-def page(run: Run) -> str:
-    """Return the page of a run."""
+def page(run: Run, *, remarks: str) -> str:
+    """Return the page of a run, with what people have to say about it."""
     fast = plain(run)
     by_regime = {
         regime: largest(row for row in fast if row.case.regime is regime) for regime in Regime
@@ -108,7 +121,8 @@ def page(run: Run) -> str:
         cost=COST,
         growth=GROWTH,
         peers=_list(f"**{name}**: {peer.what}" for name, peer in PEERS.items()),
-        measures=_list(f"`{name}`: {what}" for name, what in MEASURES.items()),
+        columns=_list(f"**{name}**: {what}" for name, what in _COLUMNS.items()),
+        remarks=remarks,
         machine=run.machine,
         commit=run.commit,
         date=run.date,
@@ -149,7 +163,7 @@ def _cell(rows: dict[tuple[Prober, Regime], Row], prober: Prober, regime: Regime
     if row is None or floor is None:
         return "-"
     cost = row.median["cpu_us"]
-    return f"{cost:.1f}, x {cost / floor.median['cpu_us']:.2f}"
+    return f"{cost:.1f} (x {cost / floor.median['cpu_us']:.2f})"
 
 
 def _goals(run: Run) -> str:
@@ -265,7 +279,8 @@ def main() -> None:
     """Write page, plots and figures of the run named on the command line."""
     run = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Run)
     draw(run, PLOTS)
-    PAGE.write_text(page(run), encoding="utf-8")
+    kept = REMARKS.search(PAGE.read_text(encoding="utf-8"))
+    PAGE.write_text(page(run, remarks=kept[0] if kept else NO_REMARKS), encoding="utf-8")
     readme = README.read_text(encoding="utf-8")
     README.write_text(BLOCK.sub(lambda _: figures(run), readme), encoding="utf-8")
 

@@ -9,13 +9,12 @@ from rich.table import Table
 from bench.case import Check, Row, Run, Scene
 
 COLUMNS: Final[Mapping[str, tuple[str, float, int]]] = {
-    "CPU us/probe": ("cpu_us", 1, 1),
     "cores": ("cpu_share", 1, 2),
     "probes/s": ("probes_per_s", 1, 0),
-    "connections/s": ("connections_per_s", 1, 0),
-    "RSS MB": ("rss_bytes", 1e-6, 0),
-    "late p99 ms": ("late_p99_ms", 1, 0),
-    "fullest 100 ms": ("fullest_100ms", 1, 2),
+    "dials/s": ("connections_per_s", 1, 0),
+    "MB": ("rss_bytes", 1e-6, 0),
+    "late p99": ("late_p99_ms", 1, 0),
+    "fullest": ("fullest_100ms", 1, 2),
     "bus us": ("bus_cpu_us", 1, 1),
 }
 """Head to measure, its factor, and digits."""
@@ -29,10 +28,11 @@ def shown(row: Row, name: str, factor: float, digits: int) -> str:
 
 
 def spread(row: Row) -> str:
-    """Return the extremes of what a probe cost."""
+    """Return what a probe cost, with its extremes where there is more than one round."""
     if "cpu_us" not in row.median:
         return "-"
-    return f"{row.low['cpu_us']:.1f} to {row.high['cpu_us']:.1f}"
+    more = f" ({row.low['cpu_us']:.1f} to {row.high['cpu_us']:.1f})" if row.rounds > 1 else ""
+    return f"{row.median['cpu_us']:,.1f}{more}"
 
 
 def told(check: Check) -> tuple[str, str]:
@@ -58,24 +58,27 @@ def tell(run: Run, console: Console) -> None:
 
 
 def _goals(run: Run) -> Table:
-    table = Table(title=f"goals, {run.size} run", show_lines=False)
+    small = run.size == "smoke"
+    title = "a smoke run shows that it runs, and nothing else" if small else f"{run.size} run"
+    table = Table(title=title)
     for head in ("", "goal", "measured", "found", "promised", ""):
         table.add_column(head, justify="right" if head in {"found", "promised"} else "left")
     for verdict in run.verdicts:
         for number, check in enumerate(verdict.checks):
             first = (verdict.goal, verdict.title) if number == 0 else ("", "")
-            table.add_row(*first, check.what, *told(check), _MET[check.met])
+            table.add_row(*first, check.what, *told(check), "" if small else _MET[check.met])
     return table
 
 
 def _rows(run: Run) -> Table:
     table = Table(title=f"median of {run.rounds} x {run.seconds:g} s")
-    for head in ("case", *COLUMNS, "spread"):
-        table.add_column(head, justify="left" if head == "case" else "right")
+    table.add_column("case", no_wrap=True)
+    for head in ("CPU, us a probe", *COLUMNS):
+        table.add_column(head, justify="right")
     for row in run.rows:
         if row.missing and not row.rounds:
-            table.add_row(str(row.case), row.missing.splitlines()[-1][:60])
+            table.add_row(str(row.case), "failed" if row.failed else "not run")
         elif row.case.scene is Scene.STEADY:
             cells = (shown(row, *column) for column in COLUMNS.values())
-            table.add_row(str(row.case), *cells, spread(row))
+            table.add_row(str(row.case), spread(row), *cells)
     return table

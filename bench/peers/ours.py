@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -151,9 +152,16 @@ class Daemon(Process):
     def verify(self) -> None:
         """Look whether every target that answers is healthy on the bus."""
         statuses = self._bus.statuses(self._must_be_healthy)
-        healthy = sum(status is not None and status.healthy for status in statuses)
-        if healthy != len(statuses):
-            raise RoundFailed(f"only {healthy} of {len(statuses)} statuses are healthy")
+        amiss = Counter(
+            "without a status" if status is None else f"{status.reason} {status.detail}"
+            for status in statuses
+            if status is None or not status.healthy
+        )
+        if amiss:
+            why, count = amiss.most_common(1)[0]
+            raise RoundFailed(
+                f"{amiss.total()} of {len(statuses)} targets are not healthy, {count} of them {why}"
+            )
 
     def _metrics_url(self) -> str:
         deadline = time.monotonic() + _METRICS_S
