@@ -107,7 +107,7 @@ class RealWorld(World):
         return self.buses[-1]
 
     def bus_away(self) -> ProbeBus:
-        self.buses.append(ProbeBus(connect(_nobody(self.url)), self.keys))
+        self.buses.append(ProbeBus(connect(nobody_at(self.url)), self.keys))
         return self.buses[-1]
 
     async def now_s(self) -> float:
@@ -162,7 +162,7 @@ class RealWorld(World):
         return [msgspec.json.decode(f[b"change"], type=HealthChange) for _, f in entries]
 
 
-def _nobody(url: str) -> str:
+def nobody_at(url: str) -> str:
     """Return an address of the same kind at which nobody listens."""
     match url.split("://"):
         case ["unix", path]:

@@ -1,9 +1,8 @@
 """What the prober's bus promises, on the fake and on every server it must work on."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
-from _pytest.mark import ParameterSet
 from msgspec.structs import replace
 from redis.asyncio import Redis
 
@@ -20,16 +19,9 @@ from probe.reasons import Reason
 from probe.wire import HealthChange, ProberHeartbeat, encode, partition_of
 from tests.contract.bus_worlds import FakeWorld, RealWorld, World
 from tests.fakes.bus import FakeBus
-from tests.fakes.bus_servers import KINDS, Fleet
+from tests.fakes.bus_servers import KINDS, Fleet, in_one_place
 from tests.fakes.entries import replica, replicas_in, status, target, writing
 from tests.fakes.services import SERVERS, Services
-
-
-def _in_one_place(names: Iterable[str]) -> Iterator[ParameterSet]:
-    """Have one process run the tests of each: such servers take seconds to start."""
-    for name in names:
-        yield pytest.param(name, marks=pytest.mark.xdist_group(name))
-
 
 MODES = {
     "valkey-lua": WriteMode.LUA,
@@ -51,7 +43,7 @@ BEAT = ProberHeartbeat(
 )
 
 
-@pytest.fixture(params=["fake", *SERVERS, *_in_one_place(KINDS)])
+@pytest.fixture(params=["fake", *SERVERS, *in_one_place(KINDS)])
 def server_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

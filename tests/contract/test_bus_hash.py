@@ -11,7 +11,14 @@ from probe.bus_connect import connect
 from probe.bus_hash import SCANS_PER_POLL, HashBus
 from probe.errors import BusRefused, BusUnreachable, SettingsError
 from probe.reasons import Reason
-from probe.wire import HealthChange, Keys, ReplicaHealthStatus, encode, partition_of
+from probe.wire import (
+    HealthChange,
+    Keys,
+    ReplicaHealthStatus,
+    ReplicaId,
+    encode,
+    partition_of,
+)
 from tests.fakes.bus_servers import Fleet
 from tests.fakes.entries import replica, replicas_in, status, target, writing
 
@@ -106,12 +113,13 @@ class TestDiscovery:
             "inference_port": "8000",
             "health_path": "/h",
         }
-        for one, fields in (
+        odd: list[tuple[ReplicaId, dict[Any, Any]]] = [
             (good, {"replica_id": good}),
             (port, {"replica_id": port, "inference_port": "65536"}),
             (stray, {"replica_id": good}),
             (binary, {"replica_id": binary, "health_path": b"/\xff"}),
-        ):
+        ]
+        for one, fields in odd:
             await client.hset(KEYS.target(one), mapping={**hashed, **fields})
         await client.hset(KEYS.target(short), "replica_id", short)
         await client.set(KEYS.target(foreign), "text")

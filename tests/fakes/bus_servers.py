@@ -7,12 +7,14 @@ import socket
 import ssl
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import trustme
+from _pytest.mark import ParameterSet
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError, ResponseError
@@ -326,3 +328,9 @@ KINDS: Final[Mapping[str, Callable[[Path], BusServers]]] = {
     "sentinel": SentinelService,
     "cluster": Cluster,
 }
+
+
+def in_one_place(names: Iterable[str]) -> Iterator[ParameterSet]:
+    """Have one process run the tests of each: such servers take seconds to start."""
+    for name in names:
+        yield pytest.param(name, marks=pytest.mark.xdist_group(name))
