@@ -1,10 +1,12 @@
-"""`python -m bench.wire COUNT PORT`: our wire by itself, beside the C floor.
+"""`python -m bench.wire COUNT PORT [--new]`: our wire by itself, beside the C floor.
 
 The prober's own scheduler, sweep and pool, driven every 10 ms as the daemon drives them, with
 its verdicts and counters. No bus, no metrics port, no statuses: what `python -m probe` costs
-above this is theirs. Ends when its standard input does, and tells how the probes ended.
+above this is theirs. With `--new` every probe opens a connection of its own. Ends when its
+standard input does, and tells how the probes ended.
 """
 
+import argparse
 import asyncio
 import gc
 import json
@@ -17,6 +19,7 @@ from bench.farm import fleet
 from probe.check import StatusJudge
 from probe.counters import Counters
 from probe.daemon import GC_THRESHOLDS
+from probe.http.keep import KeepRule
 from probe.http.policy import ConnectPolicy
 from probe.http.pool import HttpPool
 from probe.limits import make_room
@@ -25,7 +28,7 @@ from probe.scheduler import Scheduler
 from probe.sweep import TICK_S, Sweep
 
 
-async def probe(count: int, port: int) -> Counters:
+async def probe(count: int, port: int, *, rule: KeepRule) -> Counters:
     """Probe that many targets once a second each, until there is no more standard input."""
     loop, over = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(sys.stdin.fileno(), over.set)
@@ -35,6 +38,7 @@ async def probe(count: int, port: int) -> Counters:
         loop=loop,
         max_open=room.max_open,
         max_kept=room.max_kept,
+        keep=rule,
     )
     sweep = Sweep(Scheduler(), wire, clock=monotonic, max_in_flight=room.max_in_flight)
     sweep.replace(0, fleet(count, port), now=monotonic())
@@ -55,7 +59,13 @@ async def probe(count: int, port: int) -> Counters:
 
 def main() -> None:
     """Probe as the command line says, then tell how the probes ended."""
-    counters = uvloop.run(probe(count=int(sys.argv[1]), port=int(sys.argv[2])))
+    parser = argparse.ArgumentParser(prog="python -m bench.wire")
+    parser.add_argument("count", type=int)
+    parser.add_argument("port", type=int)
+    parser.add_argument("--new", action="store_true")
+    asked = parser.parse_args()
+    rule = KeepRule(fresh_every=1) if asked.new else KeepRule()
+    counters = uvloop.run(probe(asked.count, asked.port, rule=rule))
     failed = sum(by for reason, by in counters.reasons.items() if reason is not Reason.OK)
     print(json.dumps({"passed": counters.passed, "failed": failed}), flush=True)
 
