@@ -136,15 +136,12 @@ class SelfWatch:
         top = ceiling(cadences, limit=self._stretch_max, flush_s=self._flush_s)
         after = self._admission = before.after(window, ceiling=top)
         vitals.stretch, vitals.full = after.stretch, after.full
-        if after.stretch != before.stretch:
-            self._prober.sweep.scheduler.stretch = after.stretch
-            _log.warning(
-                "intervals_stretched" if after.stretch > before.stretch else "intervals_eased",
-                by=after.stretch,
-                before=before.stretch,
-                busy=round(window.busy, 2),
-                lag_ms=round(window.lag_s * 1000, 1),
-            )
+        self._prober.sweep.scheduler.stretch = after.stretch
+        seen = {"busy": round(window.busy, 2), "lag_ms": round(window.lag_s * 1000, 1)}
+        if after.stretch > before.stretch:
+            _log.warning("intervals_stretched", by=after.stretch, before=before.stretch, **seen)
+        elif after.stretch < before.stretch:
+            _log.info("intervals_eased", by=after.stretch, before=before.stretch, **seen)
         if after.full and not before.full:
             _log.error("full", stretch=after.stretch, then="no new target is taken on")
 
