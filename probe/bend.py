@@ -5,10 +5,14 @@ bent is decided in `pace`; here it is done, and counted.
 """
 
 from math import inf
+from typing import Final
 
 from probe.beat import Beat
 from probe.pace import EDGE_FLOOR_PER_S, Allowance, Pace, edge_s
 from probe.watch import RESTING, Check
+
+SLACK_S: Final = 0.1
+"""What slots and ticks may have shifted three looks by."""
 
 
 class Bend:
@@ -37,11 +41,18 @@ class Bend:
             self._rests.grow(elapsed_s, per_s=per_s)
 
     def hasten(self, check: Check, now: float) -> None:
-        """Look again soon, if that is well before the next turn and the allowance has it."""
+        """Look again soon, if that is well before the next turn and the allowance has it.
+
+        An edge interval after the start before, so that answers of any speed leave room for as
+        many looks.
+        """
         if check.hastened or self._extras.left < 1.0:
             return
-        wait_s = edge_s(check.interval_s)
-        if self._beat.time(now) + 2 * wait_s <= check.cohort.due and self._extras.take():
+        edge = edge_s(check.interval_s)
+        took_s = (now - check.due_at) / self._beat.stretch
+        wait_s = max(edge - took_s, edge / 2)
+        room_s = check.cohort.due - self._beat.time(now) - wait_s
+        if room_s >= edge - SLACK_S and self._extras.take():
             check.hastened = True
             self.hastened += 1
             self._beat.start_in(check, wait_s, now)

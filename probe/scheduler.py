@@ -231,20 +231,20 @@ class Scheduler:
         duration.counts[bisect_left(DURATION_BOUNDS_S, total_s)] += 1
         duration.total += total_s
         check.evidence_at = now
-        # The two steady states, as `observe` has them, without its objects.
+        # As `observe` has it, without its objects, where the verdict cannot change.
         if kind is _PASSED:
-            if check.healthy and not check.failures:
-                check.successes += 1
+            if check.healthy:
+                check.successes = 1 if check.failures else check.successes + 1
+                check.failures = 0
                 return None
-        elif not (check.healthy or check.successes):
+            return self._judge(check, outcome, now)
+        if not check.healthy:
+            self._still_down(check, now)
+            return None
+        if check.failures + 1 < check.max_retries:
             check.failures += 1
-            if not check.standing:
-                count(check)
-            changed_at = check.changed_at
-            if changed_at is not None and now - changed_at >= self._bend.rest_after_s:
-                self._bend.rest(check, now - changed_at)
-            if check.damped:
-                self._calm(check, now)
+            check.successes = 0
+            self._bend.hasten(check, now)
             return None
         return self._judge(check, outcome, now)
 
@@ -302,6 +302,18 @@ class Scheduler:
             self.overlapped += 1
         elif hold & WAITING:
             self._beat.missed += 1
+
+    def _still_down(self, check: Check, now: float) -> None:
+        """Take one more failure of a target that is not healthy."""
+        check.failures += 1
+        check.successes = 0
+        if not check.standing:
+            count(check)
+        changed_at = check.changed_at
+        if changed_at is not None and now - changed_at >= self._bend.rest_after_s:
+            self._bend.rest(check, now - changed_at)
+        if check.damped:
+            self._calm(check, now)
 
     def _judge(self, check: Check, outcome: Outcome, now: float) -> Transition | None:
         """Take evidence that changes more than one count, by the rules for all of it."""

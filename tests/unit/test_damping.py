@@ -69,11 +69,11 @@ class TestStory:
     def test_damping_ends_in_time_for_a_target_that_goes_on_failing(self) -> None:
         prober = prober_of(
             lambda _check, now: REFUSED if now > 1060 or int(now / 5) % 2 else PASSED,
-            Damping(half_life_s=30.0),
+            Damping(half_life_s=60.0),
         )
         prober.run(60)
         assert prober.scheduler.damped == 1
-        prober.run(120)
+        prober.run(180)
         assert (only(prober).healthy, prober.scheduler.damped) == (False, 0)
 
     def test_a_target_that_never_changes_its_verdict_has_no_penalty(self) -> None:
