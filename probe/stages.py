@@ -189,12 +189,7 @@ class Refresher:
             for target in content
             if not self._refresh.knows(partition, target.replica_id)
         ]
-        seeds: dict[ReplicaId, ReplicaHealthStatus] = {}
-        if unknown:
-            with life.operation("read_statuses"):
-                seeds = await bus.read_statuses(unknown)
-        if self._probe_at_once:
-            seeds = {key: replace(seed, last_check=0.0) for key, seed in seeds.items()}
+        seeds = await self._read_seeds(unknown)
         if self._prober.vitals.full:
             contents = self._without(contents, set(unknown) - set(seeds))
         for partition, content in contents.items():
@@ -209,6 +204,18 @@ class Refresher:
         self._prober.ridden_out = self._doubted
         self.loaded.set()
         self._say_what_is_covered()
+
+    async def _read_seeds(
+        self, unknown: Sequence[ReplicaId]
+    ) -> dict[ReplicaId, ReplicaHealthStatus]:
+        """Read what is known of targets that are new here."""
+        if not unknown:
+            return {}
+        with self._prober.lifeline.operation("read_statuses"):
+            seeds = await self._prober.bus.read_statuses(unknown)
+        if self._probe_at_once:
+            return {key: replace(seed, last_check=0.0) for key, seed in seeds.items()}
+        return seeds
 
     def _without(
         self, contents: Mapping[int, Sequence[ReplicaProbeTarget]], new: AbstractSet[ReplicaId]

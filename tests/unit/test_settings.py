@@ -124,7 +124,7 @@ class TestRefusals:
         ("flags", "said"),
         [
             ({"interval_stretch_max": 3.6}, "interval_stretch_max = 3.6"),
-            ({"interval_stretch_max": 3.4, "flush_s": 4.9}, "at most 3.3"),
+            ({"interval_stretch_max": 3.45, "flush_s": 2.9}, "at most 3.4"),
             ({"interval_stretch_max": 0.5}, "interval_stretch_max"),
             ({"reference_targets": ("lighthouse:443",)}, "write an IP address"),
             ({"reference_targets": ("10.0.0.1",)}, "reference_targets"),
