@@ -70,6 +70,10 @@ _json = click.option("--json", "as_json", is_flag=True, help="One JSON object pe
 @_redis
 @_allow
 @click.option("--metrics", metavar="HOST:PORT", help="Where /metrics is; port 0 picks a free one.")
+@click.option(
+    "--workers", metavar="N|auto", help="Processes that share the work; auto: one for each core."
+)
+@click.option("--shard", metavar="I/N", help="A fixed share of all targets, the I-th of N.")
 @click.option("--once", is_flag=True, help="Probe every target, write the statuses, end.")
 @click.option("--check-config", is_flag=True, help="Print the settings and their sources, end.")
 @_plainly
@@ -77,26 +81,41 @@ def probe(
     config: Path | None,
     redis_url: str | None,
     allow: tuple[str, ...],
-    metrics: str | None,
     *,
+    metrics: str | None,
+    workers: str | None,
+    shard: str | None,
     once: bool,
     check_config: bool,
 ) -> None:
     """Run the prober daemon: targets from the bus, probes, statuses to the bus."""
-    effective = _settings(config, redis_url=redis_url, allow=allow, metrics=metrics)
+    effective = _settings(
+        config,
+        redis_url=redis_url,
+        allow=allow,
+        metrics=metrics,
+        workers=int(workers) if workers and workers.isdecimal() else workers,
+        shard=shard,
+    )
     if check_config:
         for text in effective.lines():
             click.echo(text)
         return
-    from probe import daemon, logs  # noqa: PLC0415
+    from probe import daemon, logs, supervisor  # noqa: PLC0415
 
     logs.configure()
 
     def report(text: str) -> None:
         click.echo(text)
 
+    if (count := supervisor.workers_of(effective.settings)) > 1:
+        crew = supervisor.Supervisor(effective.settings, count=count, once=once)
+        _run(lambda: crew.run(report))
+        return
+
     async def run() -> None:
-        await daemon.run(effective.settings, once=once, report=report)
+        show = daemon.on_port(effective.settings, report)
+        await daemon.run(effective.settings, once=once, show=show)
 
     _run(run)
 

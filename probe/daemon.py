@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -35,7 +35,7 @@ from probe.layers import parse_address
 from probe.ledger import Ledger, Lifeline
 from probe.limits import local_ports, make_room, short_of_ports
 from probe.membership import LOOKS_PER_BEAT, Membership
-from probe.metrics import registry_of
+from probe.metrics import Reading, registry_of
 from probe.ownership import Shard
 from probe.reach import judge_of
 from probe.readings import Readings
@@ -63,6 +63,18 @@ GC_THRESHOLDS: Final = (50_000, 50, 100)
 _log = structlog.get_logger("probe.daemon")
 
 
+class View(NamedTuple):
+    """What a prober lets be seen."""
+
+    read: Callable[[], Reading]
+    live: ops.Trouble
+    ready: ops.Trouble
+
+
+Show = Callable[[View, TaskGroup], Awaitable[str]]
+"""Makes a prober visible, with tasks of the group; returns where."""
+
+
 class _Watchers(NamedTuple):
     """What looks at the prober itself."""
 
@@ -83,28 +95,25 @@ class _Parts:
     flusher: Flusher
     heartbeat: Heartbeat
     watchers: _Watchers
-    pages: ops.Pages
+    view: View
 
 
-async def run(settings: Settings, *, once: bool, report: Callable[[str], None]) -> None:
+async def run(settings: Settings, *, once: bool, show: Show, peers: Collection[str] = ()) -> None:
     """Probe until SIGTERM or SIGINT, or until each target was probed once; then drain.
 
-    `report` is told where the metrics are.
+    `show` makes the prober visible; `peers` are its fellow workers.
 
     Raises:
         SettingsError: if a setting cannot work on this machine or with this bus.
         BusError: if the bus cannot be used at the start.
     """
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        parts = await _put_together(settings, once=once)
+        parts = await _put_together(settings, once=once, peers=peers)
         try:
             await parts.bus.hello()
-            listener = await ops.bind(*parse_address("probe.metrics", settings.metrics))
-            address = ops.address_of(listener)
-            report(f"metrics on http://{address}/metrics")
-            _log.info("probing", instance=parts.prober.instance, metrics=address)
             async with anyio.create_task_group() as group:
-                group.start_soon(ops.serve, listener, parts.pages, name="ops")
+                where = await show(parts.view, group)
+                _log.info("probing", instance=parts.prober.instance, metrics=where)
                 async with anyio.create_task_group() as stages:
                     _start(stages, parts)
                     await _until_told(parts, signals, once=once)
@@ -116,19 +125,30 @@ async def run(settings: Settings, *, once: bool, report: Callable[[str], None]) 
                 await parts.bus.aclose()
 
 
-async def _put_together(settings: Settings, *, once: bool) -> _Parts:
+def on_port(settings: Settings, report: Callable[[str], None]) -> Show:
+    """Show a prober on a port of its own; `report` is told where."""
+
+    async def show(view: View, group: TaskGroup) -> str:
+        listener = await ops.bind(*parse_address("probe.metrics", settings.metrics))
+        address = ops.address_of(listener)
+        report(f"metrics on http://{address}/metrics")
+        pages = ops.Pages(registry_of(view.read), live=view.live, ready=view.ready)
+        group.start_soon(ops.serve, listener, pages, name="ops")
+        return address
+
+    return show
+
+
+async def _put_together(settings: Settings, *, once: bool, peers: Collection[str]) -> _Parts:
     room = make_room(settings.max_connections, settings.max_in_flight)
     clock = time.monotonic
     judge = await _judge_of(settings)
     loop = asyncio.get_running_loop()
     wire = HttpPool(judge, loop=loop, max_open=room.max_open, max_kept=room.max_kept)
     ledger, keys = Ledger(), Keys(settings.key_prefix)
-    timeout_s = settings.bus_timeout_s
-    client = connect(settings.redis_url, files=BusFiles.of(settings), timeout_s=timeout_s)
-    kind = HashBus if settings.bus_layout == "hash" else ProbeBus
-    bus = kind(client, keys, timeout_s=timeout_s)
+    bus = bus_of(settings)
     prober = Prober(
-        instance=settings.instance or f"{socket.gethostname()}-{os.getpid()}",
+        instance=settings.instance or name_of_process(),
         bus=bus,
         sweep=Sweep(
             Scheduler(settings.pace, settings.damping, deployment_share=settings.deployment_share),
@@ -177,6 +197,7 @@ async def _put_together(settings: Settings, *, once: bool) -> _Parts:
         refresh,
         look_s=settings.heartbeat_s / LOOKS_PER_BEAT,
         ttl_s=settings.heartbeat_ttl_s,
+        peers=peers,
         hurry=heartbeat.hurry,
     )
     refresher = Refresher(
@@ -188,24 +209,34 @@ async def _put_together(settings: Settings, *, once: bool) -> _Parts:
         probe_at_once=once,
     )
     readings = Readings(prober, wire, census, version=release)
-    pages = ops.Pages(
-        registry_of(readings),
+    view = View(
+        readings,
         live=partial(_dead, ticker, clock),
         ready=partial(_unready, refresher, prober),
     )
+    watchers = _watchers(settings, prober, census=census, wire=wire, judge=judge)
+    return _Parts(prober, bus, wire, refresher, ticker, flusher, heartbeat, watchers, view)
+
+
+def _watchers(
+    settings: Settings, prober: Prober, *, census: Census, wire: HttpPool, judge: OwnJudge
+) -> _Watchers:
+    """Put together what looks at the prober itself."""
     places = (parse_address("probe.reference_targets", each) for each in settings.reference_targets)
-    watchers = _Watchers(
+    most, flush_s = settings.interval_stretch_max, settings.flush_s
+    return _Watchers(
         SelfTest(prober, wire, judge),
-        SelfWatch(
-            prober,
-            census,
-            wire,
-            stretch_max=settings.interval_stretch_max,
-            flush_s=settings.flush_s,
-        ),
+        SelfWatch(prober, census, wire, stretch_max=most, flush_s=flush_s),
         Landmarks(prober, tuple(places)),
     )
-    return _Parts(prober, bus, wire, refresher, ticker, flusher, heartbeat, watchers, pages)
+
+
+def bus_of(settings: Settings) -> ProbeBus:
+    """Build the way to the bus; the first command connects."""
+    timeout_s = settings.bus_timeout_s
+    client = connect(settings.redis_url, files=BusFiles.of(settings), timeout_s=timeout_s)
+    kind = HashBus if settings.bus_layout == "hash" else ProbeBus
+    return kind(client, Keys(settings.key_prefix), timeout_s=timeout_s)
 
 
 async def _judge_of(settings: Settings) -> OwnJudge:
@@ -216,6 +247,11 @@ async def _judge_of(settings: Settings) -> OwnJudge:
     )
     judge = judge_of(settings, os.environ, own=(*bus, *metrics))
     return OwnJudge(judge.policy, secrets=judge.secrets, tls=judge.tls, proxy=judge.proxy)
+
+
+def name_of_process() -> str:
+    """Return a name that no other prober has."""
+    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def _shard_of(settings: Settings, *, once: bool) -> Shard | None:

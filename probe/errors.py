@@ -38,6 +38,10 @@ class UnsupportedCheck(WireError):  # noqa: N818
     """A well-formed target that asks for a check this program does not have."""
 
 
+class WorkerFailed(FleetpulseError):  # noqa: N818
+    """A worker process ended in a way that another start would not mend."""
+
+
 class BusError(FleetpulseError):
     """The bus did not do what was asked. Never means that a key is absent."""
 

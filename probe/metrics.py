@@ -32,6 +32,14 @@ class Kind(StrEnum):
     HISTOGRAM = "histogram"
 
 
+class Merge(StrEnum):
+    """What a gauge of several workers comes to; counters and histograms are added up."""
+
+    SUM = "sum"
+    MOST = "most"
+    LEAST = "least"
+
+
 class Instrument(NamedTuple):
     """One metric, without its prefix; a counter's name ends in `_total`."""
 
@@ -39,9 +47,11 @@ class Instrument(NamedTuple):
     kind: Kind
     help: str
     labels: tuple[str, ...] = ()
+    merge: Merge = Merge.SUM
 
 
 _C, _G, _H = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
+_MOST, _LEAST = Merge.MOST, Merge.LEAST
 
 INSTRUMENTS: Final = (
     Instrument("probes_total", _C, "Probes ended.", ("deployment", "outcome")),
@@ -58,7 +68,9 @@ INSTRUMENTS: Final = (
     Instrument("targets_damped", _G, "Targets that changed too often to be called healthy yet."),
     Instrument("connections_open", _G, "Connections to replicas, idle ones included."),
     Instrument("connections_total", _C, "What happened to connections.", ("event",)),
-    Instrument("oldest_result_age_seconds", _G, "Age of the oldest last result.", ("deployment",)),
+    Instrument(
+        "oldest_result_age_seconds", _G, "Age of the oldest last result.", ("deployment",), _MOST
+    ),
     Instrument("targets", _G, "Targets by verdict.", ("deployment", "state")),
     Instrument(
         "targets_overdue",
@@ -70,7 +82,12 @@ INSTRUMENTS: Final = (
     Instrument("statuses_written_total", _C, "Statuses written to the bus."),
     Instrument("results_dropped_total", _C, "Results too old to be written."),
     Instrument("targets_rejected_total", _C, "Target entries that cannot be used.", ("reason",)),
-    Instrument("bus_up", _G, "1 while the bus answers, 0 while the prober goes on from memory."),
+    Instrument(
+        "bus_up",
+        _G,
+        "1 while the bus answers, 0 while the prober goes on from memory.",
+        merge=_LEAST,
+    ),
     Instrument("bus_operation_seconds", _H, "Operations on the bus.", ("op",)),
     Instrument("bus_errors_total", _C, "Operations on the bus that failed."),
     Instrument("stage_restarts_total", _C, "Stages started again after a fault.", ("stage",)),
@@ -78,7 +95,9 @@ INSTRUMENTS: Final = (
     Instrument(
         "targets_adopted", _G, "Targets of another prober's partitions, watched as it does not."
     ),
-    Instrument("loop_busy_ratio", _G, "Share of time the event loop ran or waited for a CPU."),
+    Instrument(
+        "loop_busy_ratio", _G, "Share of time the event loop ran or waited for a CPU.", merge=_MOST
+    ),
     Instrument("probe_demand_per_second", _G, "Probes a second that the targets ask for."),
     Instrument(
         "probes_per_second_possible",
@@ -86,17 +105,35 @@ INSTRUMENTS: Final = (
         "Probes a second that this CPU allows, by what one costs now; 0 while it is not known.",
     ),
     Instrument(
-        "interval_stretch_ratio", _G, "What every interval is multiplied with; 1 is as asked."
+        "interval_stretch_ratio",
+        _G,
+        "What every interval is multiplied with; 1 is as asked.",
+        merge=_MOST,
     ),
-    Instrument("prober_full", _G, "1 while no new target is taken on, for want of CPU."),
-    Instrument("prober_sick", _G, "1 while the prober does not trust itself and writes nothing."),
-    Instrument("self_tests_total", _C, "The prober's probes of itself.", ("outcome",)),
-    Instrument("landmarks", _G, "Reference targets, by whether they answer.", ("state",)),
     Instrument(
-        "network_cut_off", _G, "1 while our own network is gone and silence is no evidence."
+        "prober_full", _G, "1 while no new target is taken on, for want of CPU.", merge=_MOST
+    ),
+    Instrument(
+        "prober_sick",
+        _G,
+        "1 while the prober does not trust itself and writes nothing.",
+        merge=_MOST,
+    ),
+    Instrument("self_tests_total", _C, "The prober's probes of itself.", ("outcome",)),
+    Instrument("landmarks", _G, "Reference targets, by whether they answer.", ("state",), _MOST),
+    Instrument(
+        "network_cut_off",
+        _G,
+        "1 while our own network is gone and silence is no evidence.",
+        merge=_MOST,
     ),
     Instrument("connections_kept_max", _G, "Connections that may be kept between probes."),
-    Instrument("build_info", _G, "1; what runs here is in the labels.", ("version", "component")),
+    Instrument("workers", _G, "Worker processes that this supervisor keeps."),
+    Instrument("workers_reporting", _G, "Workers whose figures are in this answer."),
+    Instrument("worker_restarts_total", _C, "Workers started again after they ended."),
+    Instrument(
+        "build_info", _G, "1; what runs here is in the labels.", ("version", "component"), _MOST
+    ),
 )
 
 

@@ -6,7 +6,7 @@ number of connections. What to say comes in as `Pages`; this module only carries
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -43,6 +43,8 @@ class Pages:
     """Wrong means: restart me."""
     ready: Trouble
     """Wrong means: do not count on me now, a restart would not help."""
+    before: Callable[[], Awaitable[None]] | None = None
+    """Awaited before any page is made, where what it shows lies elsewhere; bounded in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,8 @@ async def _converse(stream: SocketStream, pages: Pages) -> None:
                 head = await BufferedByteReceiveStream(stream).receive_until(
                     b"\r\n\r\n", HEAD_MAX_BYTES
                 )
+                if pages.before is not None:
+                    await pages.before()
                 with_body, reply = _respond_safely(head, pages)
                 await stream.send(_encode(reply, with_body=with_body))
             except anyio.DelimiterNotFound:

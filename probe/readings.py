@@ -22,6 +22,12 @@ DEPLOYMENTS_MAX: Final = 200
 8 series each: 200 of them and all others stay below 2,000.
 """
 OTHERS: Final = "(others)"
+_ONE_WORKER: Final[Reading] = {
+    "workers": {(): 1},
+    "workers_reporting": {(): 1},
+    "worker_restarts_total": {(): 0},
+}
+"""A prober is one worker of its own; several are added up by their supervisor."""
 _NO_AGES: Final = Ages()
 _OUTCOMES: Final = tuple(
     kind.value for kind in (OutcomeKind.PASSED, OutcomeKind.FAILED, OutcomeKind.PROBE_ERROR)
@@ -130,6 +136,7 @@ class Readings:
             "stage_restarts_total": _counts(ledger.restarts),
             "partitions_owned": {(): self.prober.vitals.partitions_owned},
             "targets_adopted": {(): self.prober.vitals.targets_adopted},
+            **_ONE_WORKER,
             "build_info": {(self.version, "prober"): 1},
         }
 

@@ -20,7 +20,7 @@ from probe.errors import SettingsError
 from probe.layers import Effective, Layers, mask_url, parse_address
 from probe.ownership import Shard
 from probe.pace import Pace
-from probe.wire import HEARTBEAT_TTL_S, STATUS_TTL_FLOOR_S, ReplicaProbeTarget
+from probe.wire import HEARTBEAT_TTL_S, PARTITIONS, STATUS_TTL_FLOOR_S, ReplicaProbeTarget
 
 TABLE: Final = "probe"
 PROXY_SCHEMES: Final = ("http", "https", "env", "file")
@@ -106,6 +106,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How often the heartbeat is written."""
     heartbeat_ttl_s: Annotated[int, msgspec.Meta(ge=1, le=HEARTBEAT_TTL_S)] = HEARTBEAT_TTL_S
     """How long a heartbeat lives: so long after a prober died the others share its work."""
+    workers: Annotated[int, msgspec.Meta(ge=1, le=PARTITIONS)] | Literal["auto"] = 1
+    """Processes that share the work; `auto` is one for each core."""
     shard: Annotated[str, msgspec.Meta(max_length=16)] = ""
     """I/N: watch a fixed share, whoever else there is; empty shares with those that live."""
     bus_timeout_s: _Seconds = 2.0
@@ -153,6 +155,7 @@ def load(
     """
     effective = _LAYERS.load(file, environ, flags)
     _refuse_impossible(effective.settings)
+    _refuse_stretch(effective.settings)
     return effective
 
 
@@ -166,7 +169,6 @@ def _refuse_impossible(settings: Settings) -> None:
             f"{settings.flush_s:g} s is {sum_s:g} s, but a status lives {STATUS_TTL_FLOOR_S} s: "
             f"lower {TABLE}.flush_s"
         )
-    _refuse_stretch(settings, interval_s=interval_s, timeout_s=timeout_s)
     write_s = settings.flush_s + settings.bus_timeout_s
     if write_s > settings.late_result_s:
         raise SettingsError(
@@ -199,8 +201,9 @@ def _refuse_impossible(settings: Settings) -> None:
         )
 
 
-def _refuse_stretch(settings: Settings, *, interval_s: float, timeout_s: float) -> None:
+def _refuse_stretch(settings: Settings) -> None:
     """Refuse a stretch after which statuses of the default interval would expire."""
+    interval_s, timeout_s = _TARGET_DEFAULTS["interval_s"], _TARGET_DEFAULTS["timeout_s"]
     most = (STATUS_TTL_FLOOR_S - timeout_s - settings.flush_s) / (3 * interval_s)
     if settings.interval_stretch_max > max(1.0, most):
         raise SettingsError(

@@ -137,7 +137,8 @@ async def in_process(bus: EmbeddedValkey) -> AsyncIterator[list[str]]:
     said: list[str] = []
 
     async def run() -> None:
-        await daemon.run(settings, once=False, report=said.append)
+        show = daemon.on_port(settings, said.append)
+        await daemon.run(settings, once=False, show=show)
 
     async with anyio.create_task_group() as group:
         group.start_soon(run)
