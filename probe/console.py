@@ -193,7 +193,7 @@ async def check_each(
             else:
                 target, streak = await target_on_bus(bus, replica_id_of(text))
             target = as_profile(target, profile)
-            outcome = await probe_once(target, judge)
+            outcome = await probe_once(target, judge, settings)
             findings.append(finding(text, target, outcome, before=streak))
     return findings
 

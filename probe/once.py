@@ -16,9 +16,10 @@ from probe.bus import ProbeBus
 from probe.check import StatusJudge
 from probe.errors import MalformedEntry
 from probe.health import UNKNOWN, Outcome, Streak, observe
-from probe.http.pool import HttpPool
+from probe.reach import ways_of
 from probe.report import phases_of
 from probe.scheduler import Check
+from probe.settings import Settings
 from probe.wire import (
     OutcomeKind,
     Phases,
@@ -124,7 +125,7 @@ def as_profile(target: ReplicaProbeTarget, profile: str | None) -> ReplicaProbeT
     return target if profile is None else msgspec.structs.replace(target, checks=profile)
 
 
-async def probe_once(target: ReplicaProbeTarget, judge: StatusJudge) -> Outcome:
+async def probe_once(target: ReplicaProbeTarget, judge: StatusJudge, settings: Settings) -> Outcome:
     """Probe a target once, within its own deadlines.
 
     Raises:
@@ -132,7 +133,7 @@ async def probe_once(target: ReplicaProbeTarget, judge: StatusJudge) -> Outcome:
     """
     judge.admit(target)
     loop = asyncio.get_running_loop()
-    wire = HttpPool(judge, loop=loop, max_open=CONNECTIONS_MAX, max_kept=0)
+    wire, resolver = ways_of(settings, judge, loop=loop, max_open=CONNECTIONS_MAX, max_kept=0)
     ended = anyio.Event()
     outcomes: list[Outcome] = []
 
@@ -153,6 +154,8 @@ async def probe_once(target: ReplicaProbeTarget, judge: StatusJudge) -> Outcome:
                 look_at = wire.expire(check, monotonic())
     finally:
         wire.close()
+        with anyio.CancelScope(shield=True):
+            await resolver.aclose()
     return outcomes[0]
 
 

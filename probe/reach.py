@@ -1,29 +1,36 @@
-"""What this prober may dial and has at hand, from its settings: policy, secrets, TLS, proxy.
+"""What this prober may dial and has at hand, from its settings: policy, secrets, TLS, the wire.
 
 Called once by who composes a prober, and by the commands that probe or load targets. Knows files
 and the environment, so that who judges a target need know neither.
 """
 
+import asyncio
 import ssl
 from collections.abc import Iterable, Mapping
 from functools import cache
 from os.path import realpath
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 from probe.admit import admit
 from probe.check import StatusJudge
 from probe.errors import SettingsError, UnsupportedCheck
 from probe.here import is_here
+from probe.http.detour import Detour
 from probe.http.place import Place, UnixPath
 from probe.http.policy import ConnectPolicy, Service
+from probe.http.pool import HttpPool
 from probe.http.proxies import ForwardProxy
+from probe.http.resolver import Resolver
 from probe.http.tls import TlsContexts, TlsPlan
 from probe.references import VARIABLE_PREFIX, References, Secret, is_below
 from probe.settings import Settings
 from probe.specs import TlsOptions
 from probe.wire import ReplicaProbeTarget
+
+DETOUR_SHARE: Final = 4
+"""One connection in so many may take the detour, whose probes cost ten times ours."""
 
 _REFERENCES: Final = ("env:", "file:")
 _PROXY_SCHEMES: Final = ("http", "https")
@@ -53,6 +60,38 @@ def judge_of(
     )
     tls = TlsContexts(_directory(settings.tls_directory))
     return StatusJudge(policy, secrets=secrets, tls=tls, proxy=proxy)
+
+
+class Ways(NamedTuple):
+    """All ways to ask, made for one event loop."""
+
+    wire: HttpPool
+    resolver: Resolver
+    """To be closed after the wire; names are asked through it."""
+
+
+def ways_of(
+    settings: Settings,
+    judge: StatusJudge,
+    *,
+    loop: asyncio.AbstractEventLoop,
+    max_open: int,
+    max_kept: int,
+) -> Ways:
+    """Return the wire that judges as `judge` does, with its ways to names, HTTP/2 and the proxy."""
+    resolver = Resolver(judge.policy, loop=loop, nameservers=settings.nameservers)
+    proxy = judge.proxy if isinstance(judge.proxy, ForwardProxy) else None
+    detour = Detour(
+        judge,
+        loop=loop,
+        max_open=max(1, max_open // DETOUR_SHARE),
+        resolver=resolver,
+        proxy=proxy,
+    )
+    wire = HttpPool(
+        judge, loop=loop, max_open=max_open, max_kept=max_kept, resolver=resolver, detour=detour
+    )
+    return Ways(wire, resolver)
 
 
 def refuse_malformed(target: ReplicaProbeTarget) -> None:

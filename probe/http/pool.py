@@ -335,7 +335,7 @@ class HttpPool:
 
     def _dial(self, connection: Connection, *, connect_by: float) -> None:
         check, line = connection.check, connection.line
-        if len(self._open) >= self.max_open:
+        if self.open_connections >= self.max_open:
             self._done(check, self._judge.crowded(self.max_open))
             return
         self._opened += 1

@@ -25,6 +25,7 @@ from probe.check import StatusJudge
 from probe.health import Outcome
 from probe.http.policy import ConnectPolicy
 from probe.once import probe_once
+from probe.settings import Settings
 from probe.wire import HttpCheck, OutcomeKind, ReplicaId, ReplicaProbeTarget
 from tests.fakes.replies import BODY_TEXT, TABLE
 from tests.fakes.services import program
@@ -115,7 +116,7 @@ async def ours(ports: Mapping[str, int]) -> Verdicts:
             connect_timeout_s=TIMEOUT_S,
             checks=body if mode is Mode.BODY else "http",
         )
-        outcome: Outcome = await probe_once(target, judge)
+        outcome: Outcome = await probe_once(target, judge, Settings())
         assert outcome.kind is not OutcomeKind.PROBE_ERROR, outcome
         found[name, mode] = _verdict(outcome.kind is OutcomeKind.PASSED)
 
