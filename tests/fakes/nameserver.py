@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from typing import Final, cast
 
 from dnslib import AAAA, QTYPE, RCODE, RR, A, DNSRecord
@@ -46,10 +47,9 @@ class NameServer(asyncio.DatagramProtocol):
         else:
             for address in answer:
                 if (":" in address) == (family == "AAAA"):
-                    data_of = AAAA if family == "AAAA" else A
-                    reply.add_answer(
-                        RR(name, question.q.qtype, ttl=self.ttl_s, rdata=data_of(address))
-                    )
+                    octets = tuple(ip_address(address).packed)
+                    rdata = AAAA(octets) if family == "AAAA" else A(octets)
+                    reply.add_answer(RR(name, question.q.qtype, ttl=self.ttl_s, rdata=rdata))
         self._transport.sendto(reply.pack(), peer)
 
 
