@@ -37,7 +37,7 @@ from probe.limits import local_ports, make_room, short_of_ports
 from probe.membership import LOOKS_PER_BEAT, Membership
 from probe.metrics import Reading, registry_of
 from probe.ownership import Shard
-from probe.reach import judge_of
+from probe.reach import Ways, judge_of, ways_of
 from probe.readings import Readings
 from probe.refresh import Refresh
 from probe.scheduler import Scheduler
@@ -89,7 +89,7 @@ class _Parts:
 
     prober: Prober
     bus: ProbeBus
-    wire: HttpPool
+    ways: Ways
     refresher: Refresher
     ticker: Ticker
     flusher: Flusher
@@ -122,6 +122,7 @@ async def run(settings: Settings, *, once: bool, show: Show, peers: Collection[s
                 group.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
+                await parts.ways.resolver.aclose()
                 await parts.bus.aclose()
 
 
@@ -144,7 +145,8 @@ async def _put_together(settings: Settings, *, once: bool, peers: Collection[str
     clock = time.monotonic
     judge = await _judge_of(settings)
     loop = asyncio.get_running_loop()
-    wire = HttpPool(judge, loop=loop, max_open=room.max_open, max_kept=room.max_kept)
+    ways = ways_of(settings, judge, loop=loop, max_open=room.max_open, max_kept=room.max_kept)
+    wire = ways.wire
     ledger, keys = Ledger(), Keys(settings.key_prefix)
     bus = bus_of(settings)
     prober = Prober(
@@ -215,7 +217,7 @@ async def _put_together(settings: Settings, *, once: bool, peers: Collection[str
         ready=partial(_unready, refresher, prober),
     )
     watchers = _watchers(settings, prober, census=census, wire=wire, judge=judge)
-    return _Parts(prober, bus, wire, refresher, ticker, flusher, heartbeat, watchers, view)
+    return _Parts(prober, bus, ways, refresher, ticker, flusher, heartbeat, watchers, view)
 
 
 def _watchers(
