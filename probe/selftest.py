@@ -12,12 +12,13 @@ from typing import Any, Final
 import anyio
 import structlog
 
+from probe.admission import BUSY_HIGH
 from probe.check import StatusJudge
 from probe.health import Outcome
 from probe.http.policy import ConnectPolicy
 from probe.http.request import Prepared
 from probe.ledger import bump
-from probe.reasons import OutcomeKind
+from probe.reasons import OutcomeKind, Reason
 from probe.responder import Answer, Responder
 from probe.scheduler import Check
 from probe.selfcheck import Trust
@@ -38,6 +39,7 @@ _EXPECTED: Final = {
     Answer.BAD: OutcomeKind.FAILED,
     Answer.RESET: OutcomeKind.FAILED,
 }
+_TIMEOUTS: Final = frozenset({Reason.CONNECT_TIMEOUT, Reason.RESPONSE_TIMEOUT})
 
 
 class OwnJudge(StatusJudge):
@@ -105,8 +107,8 @@ class SelfTest:
             stalls = self._prober.sweep.counters.stalls
             outcome = await self._ask(check)
             result, mistake = judged(answer, outcome)
-            if result is SelfTestResult.WRONG and self._prober.sweep.counters.stalls != stalls:
-                result, mistake = SelfTestResult.VOID, ""  # we stood still: that is lag, not error
+            if result is SelfTestResult.WRONG and self._was_slow(outcome, stalls):
+                result = SelfTestResult.VOID
             bump(self._prober.vitals.selftests, result.value)
             mistakes.extend([mistake] * (result is SelfTestResult.WRONG))
             if result is SelfTestResult.VOID:
@@ -122,6 +124,13 @@ class SelfTest:
             _log.error("sick", why=self._trust.sick, then="nothing is written")
         else:
             _log.info("well_again", was=before.sick)
+
+    def _was_slow(self, outcome: Outcome | None, stalls: int) -> bool:
+        """Tell whether lag explains a mistake: we stood still, or were too slow to be in time."""
+        if self._prober.sweep.counters.stalls != stalls:
+            return True
+        in_time = outcome is None or outcome.reason not in _TIMEOUTS
+        return not in_time and self._prober.vitals.busy > BUSY_HIGH
 
     async def _ask(self, check: Check) -> Outcome | None:
         """Probe once, past the schedule; None if it never ended."""

@@ -129,6 +129,18 @@ async def test_a_standstill_says_nothing_of_its_judgement(monkeypatch: pytest.Mo
         assert await rig.test(4) is None
 
 
+async def test_being_too_slow_for_want_of_cpu_is_no_illness(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """S7: a timeout of a starved prober is lag; what is wrong in time is wrong all the same."""
+    async with Rig.running() as rig:
+        rig.prober.vitals.busy = 0.99
+        monkeypatch.setattr(OwnJudge, "replied", lambda *_a, **_k: ended(Reason.RESPONSE_TIMEOUT))
+        assert await rig.test(4) is None
+        monkeypatch.setattr(OwnJudge, "replied", lambda *_a, **_k: ended(Reason.OK))
+        assert await rig.test(2) is not None
+
+
 async def test_a_responder_that_is_gone_is_a_mistake_of_ours() -> None:
     async with Rig.running() as rig:
         for check in rig.checks.values():
