@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Iterator
 from contextlib import suppress
 from time import monotonic
-from typing import Final, Literal
+from typing import Final
 
 import httpx
 
@@ -20,8 +20,8 @@ from probe.http.response import (
     Fault,
     Reply,
 )
+from probe.http.roles import Phase
 
-Phase = Literal["resolve", "connect", "tls", "reply"]
 _CAUSES_MAX: Final = 16
 
 
