@@ -125,10 +125,10 @@ class Worker:
 
     def idle(self) -> str | None:
         """Say why it should not be counted on now, if it should not."""
-        if self._snapshot is None:
-            return self._named("it does not run yet")
         if self._silent_since is not None:
             return self._named("it does not answer")
+        if self._snapshot is None:
+            return self._named("it does not run yet")
         return self._named(self._snapshot.idle)
 
     def _named(self, trouble: str | None) -> str | None:
