@@ -54,6 +54,7 @@ class Scene(StrEnum):
     """What is watched."""
 
     STEADY = "steady"
+    FLAT_OUT = "flat out"
     PICK_UP = "pick-up"
     START = "start"
 
@@ -85,6 +86,7 @@ Values = dict[str, float]
 """What a round found, by the names of `MEASURES`; each round has those that make sense for it."""
 
 MEASURES: Final = {
+    "of_asked": "probes a second over those asked for",
     "cpu_us": "user and system time of the process tree, per probe counted at the farm",
     "cpu_share": "the same per second of the clock: 1 is one core",
     "rss_bytes": "resident memory of the process tree at the end",
@@ -99,6 +101,7 @@ MEASURES: Final = {
     "bus_cpu_us": "what the bus server spent, per probe",
     "bus_bytes_per_s": "bytes into and out of the bus server",
     "ended_per_s": "probes ended, as the prober counts them: refused ones too",
+    "stretch": "by how much the prober stretched all intervals, at the end of the window",
     "lag_p99_ms": "from due to start, bound of the prober's own bucket that holds 99 in 100",
     "lag_p999_ms": "the same, of 999 in 1,000",
     "pick_up_s": "the longest from a new target on the bus to its first probe",

@@ -120,7 +120,13 @@ def many(size: Size) -> Case:
 
 def flood(size: Size, regime: Regime) -> Case:
     """Return the case of more probes than one core can do."""
-    return Case(prober=Prober.PROBE, regime=regime, targets=size.flood[regime], interval_s=_FAST_S)
+    return Case(
+        prober=Prober.PROBE,
+        regime=regime,
+        targets=size.flood[regime],
+        interval_s=_FAST_S,
+        scene=Scene.FLAT_OUT,
+    )
 
 
 def scene(size: Size, which: Scene) -> Case:

@@ -11,6 +11,7 @@ from typing import Final
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from bench.case import Mix, Prober, Regime, Row, Run, Scene
 
@@ -109,6 +110,7 @@ def _growth(run: Run) -> Figure:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter("{x:,g}")
             axis.set_minor_formatter("")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.set_xlabel(f"targets, every {run.interval_s:g} s")
         axes.spines[["top", "right"]].set_visible(False)
     _slow(memory, run)

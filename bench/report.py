@@ -26,6 +26,7 @@ REMARKS: Final = re.compile(r"<!-- remarks -->\n.*?<!-- end remarks -->\n", re.D
 """The one part of the page that people write; kept as it is."""
 NO_REMARKS: Final = "<!-- remarks -->\n<!-- end remarks -->\n"
 _COLUMNS: Final = {
+    "of asked": "probes that came, over those that were asked for: below 1 it fell behind",
     "cores": "CPU a second of the clock; 1 is one core",
     "late": "between two probes of one target, over or under the interval, as the farm saw it",
     "fullest 100 ms": "the probes in the fullest 100 ms over what the asked rate puts there",
@@ -33,6 +34,7 @@ _COLUMNS: Final = {
     "sockets": "connections open at the farm at the end",
     "bus server": "what Valkey spent a probe; it is not in the prober's CPU",
 }
+_WATCHED: Final = {Scene.STEADY, Scene.FLAT_OUT}
 _MET: Final = {True: "met", False: "**not met**", None: "not measured"}
 
 _PAGE: Final = """\
@@ -106,7 +108,7 @@ def page(run: Run, *, remarks: str) -> str:
         regime: largest(row for row in fast if row.case.regime is regime) for regime in Regime
     }
     others = [
-        row for row in run.rows if row not in fast and row.case.scene is Scene.STEADY and row.median
+        row for row in run.rows if row not in fast and row.case.scene in _WATCHED and row.median
     ]
     return _PAGE.format(
         rounds=run.rounds,
@@ -116,7 +118,7 @@ def page(run: Run, *, remarks: str) -> str:
         new=_costs(by_regime[Regime.NEW]),
         curve=_curve(fast),
         others=_others(others),
-        moments=_moments(row for row in run.rows if row.case.scene is not Scene.STEADY),
+        moments=_moments(row for row in run.rows if row.case.scene not in _WATCHED),
         plots=PLOTS.name,
         cost=COST,
         growth=GROWTH,
@@ -182,7 +184,7 @@ def _goals(run: Run) -> str:
 
 def _costs(rows: Sequence[Row]) -> str:
     floor = next((row for row in rows if row.case.prober is Prober.FLOOR), None)
-    heads = ["prober", "targets", "CPU, us a probe", "from", "to", "x floor", "cores", "probes/s"]
+    heads = ["prober", "targets", "CPU, us a probe", "from", "to", "x floor", "cores", "of asked"]
     heads += ["memory, MB", "late p99, ms", "fullest 100 ms", "bus server, us"]
     lines = [
         [
@@ -191,7 +193,7 @@ def _costs(rows: Sequence[Row]) -> str:
             *(f"{side['cpu_us']:.1f}" for side in (row.median, row.low, row.high)),
             f"{row.median['cpu_us'] / floor.median['cpu_us']:.2f}" if floor else "-",
             f"{row.median['cpu_share']:.2f}",
-            f"{row.median['probes_per_s']:,.0f}",
+            f"{row.median['of_asked']:.2f}",
             f"{row.median['rss_bytes'] / 1e6:.0f}",
             f"{row.median['late_p99_ms']:.0f}",
             f"{row.median['fullest_100ms']:.2f}",

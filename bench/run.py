@@ -37,7 +37,7 @@ NOT_SHOWN = (
     "the most targets are probed over new connections: few machines let one process keep so many",
 )
 
-_SCENES = {Scene.STEADY: steady, Scene.PICK_UP: pick_up, Scene.START: start}
+_SCENES = {Scene.STEADY: steady, Scene.FLAT_OUT: steady, Scene.PICK_UP: pick_up, Scene.START: start}
 Advance = Callable[[str], None]
 """Called with the name of each case before it runs."""
 

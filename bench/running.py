@@ -31,6 +31,10 @@ class Running:
             RoundFailed: if it has ended.
         """
 
+    def ready(self) -> bool:
+        """Tell whether all that it has to do is known to it and was done once."""
+        return True
+
     def counters(self) -> Values:
         """Return counts of its own that only grow, for a window's two ends."""
         return {}

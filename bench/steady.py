@@ -68,17 +68,18 @@ def steady(case: Case, programs: Programs, directory: Path, pace: Pace) -> Value
 
 
 def until_probed(farm: Farm, times: int, running: Running) -> None:
-    """Wait until the farm has seen that many probes.
+    """Wait until the farm has seen that many probes, and the prober says that it is settled.
 
     Raises:
         RoundFailed: if the prober ends, or takes longer than is sane.
     """
     deadline = time.monotonic() + _READY_S
-    while farm.counts().probes < times:
+    while farm.counts().probes < times or not running.ready():
         running.check()
         if time.monotonic() > deadline:
             raise RoundFailed(
-                f"after {_READY_S:g} s the farm saw {farm.counts().probes} of {times} probes"
+                f"after {_READY_S:g} s the farm saw {farm.counts().probes} probes, and not every "
+                f"target had its own, {times} in all"
             )
         time.sleep(_POLL_S)
 
@@ -100,6 +101,7 @@ def watched(running: Running, farm: Farm, case: Case, *, seconds: float) -> Valu
     if not probes:
         raise RoundFailed(f"no probe came in {seconds:g} s")
     return {
+        "of_asked": probes / took_s / case.wanted_per_s,
         "cpu_us": cpu_s * 1e6 / probes,
         "cpu_share": cpu_s / took_s,
         "rss_bytes": after.rss_bytes,

@@ -11,6 +11,7 @@ from bench.case import Check, Row, Run, Scene
 COLUMNS: Final[Mapping[str, tuple[str, float, int]]] = {
     "cores": ("cpu_share", 1, 2),
     "probes/s": ("probes_per_s", 1, 0),
+    "of asked": ("of_asked", 1, 2),
     "dials/s": ("connections_per_s", 1, 0),
     "MB": ("rss_bytes", 1e-6, 0),
     "late p99": ("late_p99_ms", 1, 0),
@@ -78,7 +79,7 @@ def _rows(run: Run) -> Table:
     for row in run.rows:
         if row.missing and not row.rounds:
             table.add_row(str(row.case), "failed" if row.failed else "not run")
-        elif row.case.scene is Scene.STEADY:
+        elif row.case.scene in {Scene.STEADY, Scene.FLAT_OUT}:
             cells = (shown(row, *column) for column in COLUMNS.values())
             table.add_row(str(row.case), spread(row), *cells)
     return table

@@ -28,8 +28,8 @@ from probe.scheduler import Scheduler
 from probe.sweep import TICK_S, Sweep
 
 
-async def probe(count: int, port: int, *, rule: KeepRule) -> Counters:
-    """Probe that many targets once a second each, until there is no more standard input."""
+async def probe(count: int, port: int, *, interval_s: float, rule: KeepRule) -> Counters:
+    """Probe that many targets once an interval each, until there is no more standard input."""
     loop, over = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(sys.stdin.fileno(), over.set)
     room = make_room(0, 0)
@@ -41,7 +41,7 @@ async def probe(count: int, port: int, *, rule: KeepRule) -> Counters:
         keep=rule,
     )
     sweep = Sweep(Scheduler(), wire, clock=monotonic, max_in_flight=room.max_in_flight)
-    sweep.replace(0, fleet(count, port), now=monotonic())
+    sweep.replace(0, fleet(count, port, interval_s=interval_s), now=monotonic())
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
@@ -63,9 +63,10 @@ def main() -> None:
     parser.add_argument("count", type=int)
     parser.add_argument("port", type=int)
     parser.add_argument("--new", action="store_true")
+    parser.add_argument("--interval-s", type=float, default=1.0)
     asked = parser.parse_args()
     rule = KeepRule(fresh_every=1) if asked.new else KeepRule()
-    counters = uvloop.run(probe(asked.count, asked.port, rule=rule))
+    counters = uvloop.run(probe(asked.count, asked.port, interval_s=asked.interval_s, rule=rule))
     failed = sum(by for reason, by in counters.reasons.items() if reason is not Reason.OK)
     print(json.dumps({"passed": counters.passed, "failed": failed}), flush=True)
 

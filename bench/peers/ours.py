@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from bench.case import Mix, Regime, RoundFailed, Values
+from bench.case import Mix, Regime, RoundFailed, Scene, Values
 from bench.farm import ONE_IN, fleet
 from bench.machine import cores
 from bench.running import Peer, Place, Process, Running, never, started
@@ -33,6 +33,9 @@ _END_S: Final = 30.0
 _METRICS_S: Final = 30.0
 _LAG: Final = "fleetpulse_schedule_lag_seconds_bucket"
 _ENDED: Final = "fleetpulse_probes_total"
+_STRETCH: Final = "fleetpulse_interval_stretch_ratio"
+_AS_ASKED: Final = {"FLEETPULSE_PROBE__INTERVAL_STRETCH_MAX": "1"}
+"""Flat out, a prober that asks less often would show its patience, and not its capacity."""
 
 
 class _Wire(Running):
@@ -49,6 +52,7 @@ class _Wire(Running):
 @contextmanager
 def _wire(place: Place) -> Iterator[Running]:
     command = [sys.executable, "-m", "bench.wire", str(place.case.targets), str(place.farm.port)]
+    command += ["--interval-s", str(place.case.interval_s)]
     command += ["--new"] if place.case.regime is Regime.NEW else []
     log = place.directory / "wire.log"
     with log.open("wb") as errors, cores(prober=True):
@@ -74,6 +78,7 @@ class Bus:
         with cores(prober=False):
             self.server.start()
         self.client = Redis.from_url(self.server.url)
+        self.written = 0
 
     @property
     def url(self) -> str:
@@ -81,11 +86,13 @@ class Bus:
         return self.server.url
 
     def write(self, targets: Iterable[ReplicaProbeTarget]) -> None:
-        """Put targets onto it, as the controller does."""
+        """Put new targets onto it, as the controller does."""
+        wanted = list(targets)
+        self.written += len(wanted)
 
         async def load() -> None:
             feed = TargetFeed(AsyncRedis.from_url(self.url))
-            await feed.load(list(targets))
+            await feed.load(wanted)
             await feed.aclose()
 
         anyio.run(load)
@@ -118,12 +125,19 @@ class Bus:
 class Daemon(Process):
     """`fleetpulse probe` at work."""
 
-    def __init__(self, child: Child, bus: Bus, must_be_healthy: list[ReplicaProbeTarget]) -> None:
+    def __init__(
+        self, child: Child, bus: Bus, must_be_healthy: list[ReplicaProbeTarget], *, keys: int
+    ) -> None:
         super().__init__(child)
         assert bus.server.pid is not None
         self.bus_pid = bus.server.pid
         self._bus = bus
         self._must_be_healthy = must_be_healthy
+        self._keys = keys
+
+    def ready(self) -> bool:
+        """Tell whether the bus has as many keys as it will have once each target has its status."""
+        return self._bus.keys() >= self._keys
 
     def counters(self) -> Values:
         """Read its own metrics, and the bus's bytes."""
@@ -136,6 +150,8 @@ class Daemon(Process):
                     found[f"lag {sample.labels['le']}"] = sample.value
                 elif sample.name == _ENDED:
                     found["ended"] += sample.value
+                elif sample.name == _STRETCH:
+                    found["stretch"] = sample.value
         return found
 
     def found(self, before: Values, after: Values, took_s: float) -> Values:
@@ -145,6 +161,7 @@ class Daemon(Process):
         return {
             "bus_bytes_per_s": grown["bus_bytes"] / took_s,
             "ended_per_s": grown["ended"] / took_s,
+            "stretch": after.get("stretch", 1.0),
             "lag_p99_ms": _bound(lag, 0.99) * 1e3,
             "lag_p999_ms": _bound(lag, 0.999) * 1e3,
         }
@@ -199,8 +216,10 @@ def daemon_on(
     command += ["--allow", "127.0.0.0/8", "--metrics", "127.0.0.1:0"]
     if place.case.workers > 1:
         command += ["--workers", str(place.case.workers)]
-    with started(place, command) as child:
-        yield Daemon(child, bus, must_be_healthy)
+    environment = _AS_ASKED if place.case.scene is Scene.FLAT_OUT else None
+    keys = bus.keys() + bus.written
+    with started(place, command, environment=environment) as child:
+        yield Daemon(child, bus, must_be_healthy, keys=keys)
 
 
 @contextmanager
