@@ -4,7 +4,10 @@ import pytest
 
 from probe.damping import Damping, Flaps
 from probe.health import Outcome
+from probe.reasons import Reason
 from probe.scheduler import Check, Scheduler
+from probe.status_text import StatusText
+from probe.wire import Keys, decode_status
 from tests.fakes.entries import target
 from tests.fakes.virtual import PASSED, REFUSED, Behaviour, VirtualProber
 
@@ -97,6 +100,19 @@ class TestStory:
         assert (only(prober).damped, prober.scheduler.damped) == (False, 0)
         prober.sweep.replace(0, [], now=prober.now)
         assert prober.scheduler.damped == 0
+
+    def test_a_damped_status_says_so_and_for_how_long(self) -> None:
+        """R-55."""
+        prober = prober_of(flaps_every(5.0, until=1060.0))
+        prober.run(70)
+        check = only(prober)
+        assert check.outcome is not None
+        assert check.flaps is not None
+        entry = StatusText(Keys(), prober="p").entry(check, check.outcome, 0.0)
+        found = decode_status(entry.split("\r\n")[3].encode())
+        left_s = round((check.flaps.until - check.ended_at) / 10) * 10
+        assert (found.healthy, found.reason) == (False, Reason.OK)
+        assert found.detail == f"damped for about {left_s} s more: its verdict changed too often"
 
     def test_suppress_0_damps_nobody(self) -> None:
         prober = prober_of(flaps_every(5.0, until=1e6), Damping(suppress=0.0))

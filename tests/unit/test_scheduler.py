@@ -1,5 +1,7 @@
 """When each target is probed, told in virtual seconds."""
 
+import tracemalloc
+
 import pytest
 
 from probe.deadlines import SIFT_S
@@ -397,3 +399,16 @@ class TestSeeds:
             0, [target(1, timeout_s=3.0)], now=T0, bus_now=9.0, seeds={replica(1): status(1)}
         )
         assert only(scheduler).streak == before
+
+
+def test_a_target_under_watch_costs_less_than_half_a_kilobyte() -> None:
+    """Of the 6 KB for each target, its connection included."""
+    targets = [target(n, interval_s=10.0) for n in range(10_000)]
+    scheduler = Scheduler()
+    tracemalloc.start()
+    try:
+        scheduler.replace(0, targets, now=T0)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held / len(targets) < 512
