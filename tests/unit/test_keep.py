@@ -1,0 +1,57 @@
+"""How long connections are kept, as pure sums."""
+
+from collections import Counter
+from uuid import UUID
+
+import pytest
+
+from probe.http.keep import AGE_JITTER, TRY_AGAIN_AFTER, Keep, KeepRule
+
+RULE = KeepRule(connection_age_s=300.0, fresh_every=100)
+IDS = [str(UUID(int=n * 0x9E3779B97F4A7C15, version=4)) for n in range(2000)]
+
+
+def test_connection_may_carry_as_many_probes_as_the_rule_says() -> None:
+    keep = Keep(IDS[7])
+    first = keep.probes(RULE)
+    assert 1 <= first <= 100
+    assert [keep.probes(RULE) for _ in range(3)] == [100, 100, 100]
+
+
+def test_every_probe_is_fresh_where_the_rule_says_so() -> None:
+    keep = Keep(IDS[7])
+    assert {keep.probes(KeepRule(fresh_every=1)) for _ in range(5)} == {1}
+
+
+def test_first_counts_of_a_fleet_are_spread_evenly() -> None:
+    counts = [Keep(replica_id).probes(RULE) for replica_id in IDS]
+    in_each_tenth = [sum(low < count <= low + 10 for count in counts) for low in range(0, 100, 10)]
+    assert sum(in_each_tenth) == len(IDS)
+    assert max(in_each_tenth) < 1.3 * len(IDS) / 10
+
+
+def test_fleet_dialled_in_one_second_does_not_age_in_one() -> None:
+    ends = [Keep(replica_id).until(RULE, 1000.0) for replica_id in IDS]
+    youngest, oldest = 1000 + 300 * (1 - AGE_JITTER), 1300.0
+    assert all(youngest <= end <= oldest for end in ends)
+    seconds = Counter(int(end - youngest) for end in ends)
+    assert max(seconds.values()) < 3 * len(IDS) / 75
+
+
+def test_same_target_ages_in_the_same_way_after_a_restart() -> None:
+    assert Keep(IDS[3]).until(RULE, 5.0) == Keep(IDS[3]).until(RULE, 5.0)
+
+
+def test_replica_that_closed_early_is_tried_again_rarely() -> None:
+    keep = Keep(IDS[0])
+    keep.probes(RULE)
+    keep.closed_early()
+    assert [keep.probes(RULE) for _ in range(TRY_AGAIN_AFTER)] == [1] * TRY_AGAIN_AFTER
+    assert keep.probes(RULE) == 100
+    keep.closed_early()
+    assert keep.probes(RULE) == 1
+
+
+@pytest.mark.parametrize("replica_id", IDS[:50])
+def test_connection_always_carries_at_least_one_probe(replica_id: str) -> None:
+    assert Keep(replica_id).probes(KeepRule(fresh_every=2)) in {1, 2}
