@@ -18,6 +18,7 @@ from probe.check import StatusJudge
 from probe.errors import SettingsError, UnsupportedCheck
 from probe.here import is_here
 from probe.http.detour import Detour
+from probe.http.keep import KeepRule
 from probe.http.place import Place, UnixPath
 from probe.http.policy import ConnectPolicy, Service
 from probe.http.pool import HttpPool
@@ -89,7 +90,13 @@ def ways_of(
         proxy=proxy,
     )
     wire = HttpPool(
-        judge, loop=loop, max_open=max_open, max_kept=max_kept, resolver=resolver, detour=detour
+        judge,
+        loop=loop,
+        max_open=max_open,
+        max_kept=max_kept,
+        keep=KeepRule(settings.connection_age_s, settings.fresh_every),
+        resolver=resolver,
+        detour=detour,
     )
     return Ways(wire, resolver)
 
