@@ -21,7 +21,7 @@ from probe.counters import Standing
 from probe.damping import Damping
 from probe.deadlines import SIFT_S
 from probe.health import Outcome, ended, observe
-from probe.pace import Pace, edge_s
+from probe.pace import Pace
 from probe.reasons import Reason
 from probe.scheduler import Check, Scheduler
 from probe.spread import SLOTS_PER_S
@@ -65,7 +65,11 @@ class Fleet(RuleBasedStateMachine):
     @initialize(start=st.floats(0.0, 1e6))
     def begin(self, start: float) -> None:
         self.now = start
-        self.scheduler = Scheduler(Pace(backoff_after_s=5.0), Damping(half_life_s=2.0, max_s=4.0))
+        self.scheduler = Scheduler(
+            Pace(backoff_after_s=5.0),
+            Damping(half_life_s=2.0, max_s=4.0),
+            deployment_share=0.5,
+        )
         self.targets: dict[int, ReplicaProbeTarget] = {}
         self.flying: dict[Check, float] = {}
         self.gone: set[Check] = set()
@@ -210,8 +214,10 @@ class Fleet(RuleBasedStateMachine):
                 self.scheduler.record(check, PASSED, self.now)
         assert set(started) == set(self.scheduler), "a target was lost"
         for check, times in started.items():
-            most = 4 * 20.0 / edge_s(check.interval_s) + 5 + 21.2 / check.interval_s
-            assert times <= most, "probed faster than its edge interval"
+            turns = 21.0 / check.interval_s
+            assert times <= turns + 3, "a target is probed more often than its interval says"
+            late = 0.05 / check.interval_s  # by this test's clumsy ticks
+            assert times >= turns * (1 - min(late, 0.9)) - 4, "a target is probed too seldom"
 
 
 TestFleet = Fleet.TestCase

@@ -43,18 +43,20 @@ def test_black_holes_cannot_starve_another_deployment(hogs: int) -> None:
     assert all(after[key] - before[key] == 10 for key in before)
 
 
-def test_greedy_deployments_share_and_leave_room() -> None:
+@pytest.mark.parametrize(("share", "each", "free"), [(0.5, 25, 25), (0.75, 30, 10)])
+def test_greedy_deployments_share_and_leave_room(share: float, each: int, free: int) -> None:
+    """With `a = share / (1 - share)`, n of them get `a / (1 + n a)` each."""
     targets = [
         target(n, deployment=f"hole-{n % 3}", interval_s=1.0, timeout_s=10.0, connect_timeout_s=10)
         for n in range(600)
     ]
-    prober = VirtualProber(targets, max_in_flight=100, behaviour=holes)
+    scheduler = Scheduler(deployment_share=share)
+    prober = VirtualProber(targets, scheduler=scheduler, max_in_flight=100, behaviour=holes)
     prober.run(60)
     shares = Counter(check.deployment for check in prober.scheduler if check.in_flight)
     assert set(shares) == {"hole-0", "hole-1", "hole-2"}
-    assert max(shares.values()) <= 100 / 3
-    assert min(shares.values()) >= 100 / 5
-    assert prober.sweep.in_flight <= 80
+    assert all(held == pytest.approx(each, abs=8) for held in shares.values())
+    assert 100 - prober.sweep.in_flight == pytest.approx(free, abs=5)
 
 
 def test_a_lone_deployment_may_use_all_the_room() -> None:
