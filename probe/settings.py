@@ -78,7 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A kept connection is closed at this age at the latest, or up to a quarter earlier."""
     fresh_every: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 100
     """One probe in so many opens a new connection, whatever is kept; 1: every probe."""
-    deployment_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
+    deployment_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.75
     """Of `max_in_flight`: what one deployment gets at most while there are others."""
     pace_share: Annotated[float, msgspec.Meta(ge=0, le=0.3)] = 0.05
     """Extra probes at the edge of a verdict, and ones left out of targets long down, are at most
