@@ -104,7 +104,7 @@ class ReplicaProbeTarget(
     """What the prober needs to check one replica.
 
     Written by the controller to `route_probe:{replica_id}` with `TARGET_TTL_S`.
-    `headers` maps names to references (`env:NAME` or `file:/path`) that the prober resolves:
+    `headers` maps names to references (`probe.references`) that the prober resolves:
     a secret's value never travels on the bus.
     """
 
