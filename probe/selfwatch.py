@@ -6,6 +6,7 @@ what changed. Must run on the loop's own thread, for it is that thread's CPU tha
 
 import time
 from collections.abc import Callable
+from math import ceil
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -23,6 +24,12 @@ COST_SHARE: Final = 0.2
 """Of each window in what a probe costs: a mean of about five seconds."""
 BUSY_MIN: Final = 0.02
 """Below this the clock's grain and the rest of the process say more than the probes do."""
+LOADING_SHARE: Final = 0.05
+"""Of the targets that came or went in a window: it shows a load, not the load."""
+LOADED_WINDOWS: Final = 3
+"""Void after such a one: all that came is probed within the first, from cold."""
+SETTLE_MAX: Final = 20
+"""Windows that a step may take to show: where intervals are long, most of it shows sooner."""
 KEPT_SHARE: Final = 0.75
 """Of the kept connections that stay when the kernel has no descriptor left for others."""
 _SCHEDSTAT: Final = Path("/proc/thread-self/schedstat")
@@ -49,6 +56,7 @@ class _Seen(NamedTuple):
     started: int
     lag_s: float
     no_descriptor: int
+    targets: int
 
 
 def thread_busy_s() -> float:
@@ -87,6 +95,7 @@ class SelfWatch:
         self._last = self._look()
         self._cost_s = 0.0
         self._scarce = False
+        self._void = LOADED_WINDOWS
 
     async def run(self) -> None:
         """Watch for ever."""
@@ -106,8 +115,13 @@ class SelfWatch:
         busy = min(1.0, (now.busy_s - last.busy_s) / wall_s)
         lag_s = (now.lag_s - last.lag_s) / probes if probes else 0.0
         self._measure(busy, probes, wall_s)
-        self._admit(Window(busy, lag_s))
-        self._compare(len(self._prober.sweep.scheduler))
+        if abs(now.targets - last.targets) > LOADING_SHARE * last.targets:
+            self._void = LOADED_WINDOWS
+        elif self._void:
+            self._void -= 1
+        else:
+            self._admit(Window(busy, lag_s))
+        self._compare(now.targets)
         if now.no_descriptor > last.no_descriptor:
             self._make_do(now.no_descriptor - last.no_descriptor)
 
@@ -119,6 +133,7 @@ class SelfWatch:
             counters.started,
             counters.lag.total,
             counters.reasons[Reason.LOCAL_FDS],
+            len(self._prober.sweep.scheduler),
         )
 
     def _measure(self, busy: float, probes: int, wall_s: float) -> None:
@@ -134,7 +149,9 @@ class SelfWatch:
         vitals, before = self._prober.vitals, self._admission
         cadences = self._census.last.cadences
         top = ceiling(cadences, limit=self._stretch_max, flush_s=self._flush_s)
-        after = self._admission = before.after(window, ceiling=top)
+        longest_s = max((interval_s for interval_s, _ in cadences), default=0.0)
+        settle = min(SETTLE_MAX, ceil(longest_s * before.stretch / PERIOD_S))
+        after = self._admission = before.after(window, ceiling=top, settle=settle)
         vitals.stretch, vitals.full = after.stretch, after.full
         self._prober.sweep.scheduler.stretch = after.stretch
         seen = {"busy": round(window.busy, 2), "lag_ms": round(window.lag_s * 1000, 1)}

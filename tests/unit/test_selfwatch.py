@@ -12,7 +12,7 @@ from probe.census import Census
 from probe.health import ended
 from probe.limits import RESERVED_FDS, descriptors_for, local_ports, share, short_of_ports
 from probe.reasons import Reason
-from probe.selfwatch import SelfWatch, thread_busy_s
+from probe.selfwatch import LOADED_WINDOWS, SelfWatch, thread_busy_s
 from tests.fakes.entries import target
 from tests.fakes.rig import Rig as ProberRig
 from tests.fakes.wire import PASSED
@@ -75,7 +75,7 @@ async def test_it_knows_what_a_probe_costs_and_how_many_there_could_be(rig: Rig)
 
 async def test_overload_stretches_every_interval_and_says_so(rig: Rig) -> None:
     await rig.load(50)
-    rig.windows(2)
+    rig.windows(1 + LOADED_WINDOWS)
     rig.busy = 0.98
     with structlog.testing.capture_logs() as logs:
         rig.windows(WINDOWS_OVER)
@@ -87,10 +87,21 @@ async def test_overload_stretches_every_interval_and_says_so(rig: Rig) -> None:
     assert rig.prober.vitals.stretch > 1
 
 
+async def test_a_load_is_not_the_load(rig: Rig) -> None:
+    """The seconds in which targets come are the busiest of all: no interval is stretched by it."""
+    rig.busy = 1.0
+    await rig.load(50)
+    rig.windows(1 + LOADED_WINDOWS)
+    rig.busy = 0.2
+    rig.windows(WINDOWS_OVER)
+    assert rig.sweep.scheduler.stretch == 1.0
+
+
 async def test_it_eases_when_the_load_is_gone(rig: Rig) -> None:
     await rig.load(50)
     rig.busy = 0.98
-    rig.windows(WINDOWS_OVER)
+    rig.windows(1 + LOADED_WINDOWS + WINDOWS_OVER)
+    assert rig.sweep.scheduler.stretch > 1.0
     rig.busy = 0.1
     with structlog.testing.capture_logs() as logs:
         rig.windows(8 * WINDOWS_UNDER)
