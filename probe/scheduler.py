@@ -156,14 +156,12 @@ class Scheduler:
             fresh = False
             if old is not None:
                 inherit(check, old)
-                self.damped += check.damped
                 changed.append(check)
             else:
                 if seed := seeds.get(replica_id):
                     fresh = take_over(check, seed, now=now, bus_now=bus_now)
                 added.append(check)
-            count(check)
-            self._beat.join(check, now, in_phase=fresh)
+            self._enter(check, now, in_phase=fresh)
         retired = [old for old in before.values() if after.get(old.replica_id) is not old]
         self._retire(retired)
         self._partitions[partition] = after
@@ -349,6 +347,12 @@ class Scheduler:
     def _set_damped(self, check: Check, *, damped: bool) -> None:
         self.damped += damped - check.damped
         check.damped = damped
+
+    def _enter(self, check: Check, now: float, *, in_phase: bool) -> None:
+        """Count a new check, with what it took over, and let it join the beat."""
+        self.damped += check.damped
+        count(check)
+        self._beat.join(check, now, in_phase=in_phase)
 
     def _retire(self, checks: list[Check]) -> None:
         for check in checks:
