@@ -23,7 +23,7 @@ TITLES: Final = {
     "P7": "growth: ten times the targets at the same rate",
     "P8": "schedule lag, without faults and with",
     "P9": "spread within 100 ms, also after a restart",
-    "P10": "the same work, whatever the targets answer",
+    "P10": "the same work, whatever the targets go on answering",
     "P11": "pick-up of targets and verdicts",
     "P12": "first full sweep after start",
 }

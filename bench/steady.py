@@ -20,6 +20,8 @@ from bench.running import Place, Running
 _READY_S: Final = 90.0
 """A hundred thousand targets are loaded and probed once within 20 s; beyond this it is broken."""
 _POLL_S: Final = 0.05
+_FLAPS: Final = 12
+"""Intervals until all that flaps has been flapping for a while: what is watched is no onset."""
 _KINDS: Final = {Mix.PASS: "pass", Mix.FAIL: "fail", Mix.FLAP: "flap", Mix.FAULTS: "pass"}
 
 
@@ -59,7 +61,8 @@ def steady(case: Case, programs: Programs, directory: Path, pace: Pace) -> Value
         PEERS[case.prober].run(place) as running,
     ):
         until_probed(place.farm, _reachable(case), running)
-        time.sleep(max(pace.warm_up_s, min(case.interval_s, _READY_S)))
+        settling = _FLAPS if case.mix is Mix.FLAP else 1
+        time.sleep(max(pace.warm_up_s, settling * case.interval_s))
         seconds = max(pace.seconds, case.interval_s)
         found = watched(running, place.farm, case, seconds=seconds)
         running.check()

@@ -31,6 +31,8 @@ from probe.wire import Keys, ReplicaHealthStatus, ReplicaProbeTarget, decode_sta
 
 _END_S: Final = 30.0
 _METRICS_S: Final = 30.0
+_LOOK_S: Final = 0.5
+_SETTLE_S: Final = 45.0
 _LAG: Final = "fleetpulse_schedule_lag_seconds_bucket"
 _ENDED: Final = "fleetpulse_probes_total"
 _STRETCH: Final = "fleetpulse_interval_stretch_ratio"
@@ -134,10 +136,22 @@ class Daemon(Process):
         self._bus = bus
         self._must_be_healthy = must_be_healthy
         self._keys = keys
+        self._look_again_at = self._settle_by = 0.0
 
     def ready(self) -> bool:
-        """Tell whether the bus has as many keys as it will have once each target has its status."""
-        return self._bus.keys() >= self._keys
+        """Tell whether every target has its status, and the load is digested.
+
+        A prober may stretch all intervals while it loads, and gives back slowly; one that still
+        does after a while is watched as it is.
+        """
+        if self._bus.keys() < self._keys:
+            return False
+        now = time.monotonic()
+        if now < self._look_again_at:
+            return False
+        self._look_again_at = now + _LOOK_S
+        self._settle_by = self._settle_by or now + _SETTLE_S
+        return self.counters().get("stretch", 1.0) == 1.0 or now > self._settle_by
 
     def counters(self) -> Values:
         """Read its own metrics, and the bus's bytes."""
