@@ -17,6 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from probe.bus_client import BusLink
@@ -153,7 +154,11 @@ class _PasswordFile(CredentialProvider):
         self._username = username
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        password = self._path.read_text(encoding="utf-8").strip()
+        try:
+            password = self._path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            # The library closes a connection that it could not log in for its own errors only.
+            raise RedisConnectionError(f"the password file cannot be read: {error}") from error
         return (self._username, password) if self._username else (password,)
 
 
@@ -204,5 +209,5 @@ def _tls(where: BusUrl, files: BusFiles) -> dict[str, Any]:
 def _usable(name: str, path: str, use: Callable[[], object]) -> None:
     try:
         use()
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+    except (OSError, ValueError, RedisConnectionError) as error:  # ssl.SSLError is an OSError
         raise SettingsError(f"{name} = {path!r} cannot be used: {error}") from error

@@ -92,7 +92,7 @@ class TlsServer(BusServers):
         other.cert_pem.write_to_path(other_ca)
         self.other_ca = str(other_ca)
         for name, issued in (
-            ("server", authority.issue_cert("localhost", "127.0.0.1")),
+            ("server", authority.issue_cert("localhost")),
             ("client", authority.issue_cert("prober@bus")),
         ):
             issued.private_key_pem.write_to_path(directory / f"{name}.key")
