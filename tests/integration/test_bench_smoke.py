@@ -114,7 +114,7 @@ def test_the_floor_and_the_farm_count_the_same(programs: Programs, regime: Regim
         assert said["failed"] == 0
         counts, in_flight = farm.counts(), 5 if regime is Regime.NEW else 0
         assert 150 <= said["probes"] - in_flight <= counts.probes <= said["probes"]
-        assert counts.connections == (20 if regime is Regime.KEPT else said["probes"])
+        assert 0 <= (20 if regime is Regime.KEPT else said["probes"]) - counts.connections < 6
         assert said["cpu_seconds"] > 0
 
 
@@ -127,7 +127,7 @@ def test_a_run_in_which_all_kinds_take_part_becomes_a_page_that_is_the_same_twic
     assert [row.missing for row in done.rows if row.failed] == []
     kept = next(row for row in done.rows if row.case == steady(SMOKE, Prober.PROBE, Regime.KEPT))
     assert kept.median["sockets"] == SMOKE.targets
-    assert kept.median["connections_per_s"] == 0
+    assert kept.median["connections_per_s"] < kept.median["probes_per_s"] / 5
     again = msgspec.json.decode(msgspec.json.encode(done), type=Run)
     text = page(done, remarks=NO_REMARKS)
     assert page(again, remarks=NO_REMARKS) == text
