@@ -126,7 +126,7 @@ def test_a_run_in_which_all_kinds_take_part_becomes_a_page_that_is_the_same_twic
     done = run("smoke", SMOKE, frozenset({"P1", "P3", "P4", "P11", "P12"}))
     assert [row.missing for row in done.rows if row.failed] == []
     kept = next(row for row in done.rows if row.case == steady(SMOKE, Prober.PROBE, Regime.KEPT))
-    assert kept.median["sockets"] == SMOKE.targets
+    assert SMOKE.targets - 5 <= kept.median["sockets"] <= SMOKE.targets + 5
     assert kept.median["connections_per_s"] < kept.median["probes_per_s"] / 5
     again = msgspec.json.decode(msgspec.json.encode(done), type=Run)
     text = page(done, remarks=NO_REMARKS)
