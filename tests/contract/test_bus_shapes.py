@@ -167,7 +167,7 @@ class TestSentinel:
         assert service.replica() is lost
 
     async def test_a_stopped_primary_costs_at_most_eight_seconds_of_writes(
-        self, service: SentinelService, bus: ProbeBus, fleet: Fleet
+        self, service: SentinelService, bus: ProbeBus
     ) -> None:
         """R-63: it takes connections and answers nothing; when it wakes it is believed no more."""
         await write_one(bus, 1)
@@ -178,7 +178,7 @@ class TestSentinel:
             assert await outage_s(bus) <= OUTAGE_MAX_S
         finally:
             os.kill(lost.pid, signal.SIGCONT)
-        fleet.bus("sentinel")
+        service.rejoin(lost)
         await write_one(bus, 5)
         assert ask(service.primary(), "EXISTS", KEYS.status(replica(5))) == 1
 

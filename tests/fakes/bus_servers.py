@@ -156,12 +156,15 @@ class SentinelService(BusServers):
 
     def start(self) -> None:
         fresh = all(sentinel.pid is None for sentinel in self._sentinels)
+        lost = [server for server in self._servers if server.pid is None]
         for server in self._servers:
             server.start()
         if fresh:
-            ask(self._servers[1], "REPLICAOF", "127.0.0.1", str(self._servers[0].port))
+            self._follow(self._servers[1], self._servers[0].port)
         for sentinel in self._sentinels:
             sentinel.start()
+        if lost and not fresh:
+            self.rejoin(lost[0])
         until(self._settled)
 
     def stop(self) -> None:
@@ -190,7 +193,33 @@ class SentinelService(BusServers):
         """Have the Sentinels make the replica the primary, and wait until they have."""
         was = self.primary()
         until(self._try_failover)
-        until(lambda: self._settled() and self.primary() is not was)
+        self.rejoin(was)
+
+    def rejoin(self, lost: EmbeddedValkey) -> None:
+        """Have a former primary follow the new one; the Sentinels would take 10 s more."""
+        (other,) = [server for server in self._servers if server is not lost]
+        until(lambda: self._seen_ports() == {other.port})
+        self._follow(lost, other.port)
+        until(self._settled)
+
+    @staticmethod
+    def _follow(server: EmbeddedValkey, port: int) -> None:
+        ask(server, "REPLICAOF", "127.0.0.1", str(port))
+
+    def _seen_ports(self) -> set[int]:
+        """List where the Sentinels say that the primary is; empty while one of them is in doubt."""
+        ports: set[int] = set()
+        for port in self.sentinel_ports:
+            with BlockingRedis(host="127.0.0.1", port=port) as sentinel:
+                try:
+                    state = sentinel.sentinel_masters()[SERVICE]
+                except (RedisError, KeyError):  # not up yet
+                    return set()
+            known = (state["num-slaves"], state["num-other-sentinels"])
+            if known != (1, 2) or state["is_odown"] or state["is_sdown"]:
+                return set()
+            ports.add(state["port"])
+        return ports
 
     def _try_failover(self) -> bool:
         port = self.sentinel_ports[0]
@@ -213,16 +242,7 @@ class SentinelService(BusServers):
         (follower,) = [role for role in roles if role[0] == b"slave"]
         if follower[2] != leader or follower[3] != b"connected":
             return False
-        for port in self.sentinel_ports:
-            with BlockingRedis(host="127.0.0.1", port=port) as sentinel:
-                try:
-                    state = sentinel.sentinel_masters()[SERVICE]
-                except (RedisError, KeyError):  # not up yet
-                    return False
-            known = (state["num-slaves"], state["num-other-sentinels"], state["port"])
-            if known != (1, 2, leader) or state["is_odown"] or state["is_sdown"]:
-                return False
-        return True
+        return self._seen_ports() == {leader}
 
 
 class Cluster(BusServers):
