@@ -33,6 +33,8 @@ from probe.wire import (
 )
 
 RESTART_PAUSE_S: Final = 1.0
+OLD_TIME_S: Final = 1.0
+"""Who was stopped for so long while the bus told the time would go wrong by as much."""
 
 _log = structlog.get_logger("probe.stages")
 
@@ -161,6 +163,7 @@ class Refresher:
         self._covers = covers
         self._covered: tuple[int, ...] = ()
         self._doubted = 0
+        self._told_time = False
 
     async def run(self) -> None:
         """Refresh for ever."""
@@ -174,9 +177,12 @@ class Refresher:
         if standstills > self._doubted:
             self._refresh.doubt()
             self._doubted = standstills
+        asked_at = clock()
         with life.operation("poll"):
             poll = await bus.poll()
-        life.heard(poll.time_s, clock())
+        if clock() - asked_at < OLD_TIME_S or not self._told_time:
+            life.heard(poll.time_s, clock())
+            self._told_time = True
         if self._settle is not None:
             await self._settle(poll)
         wanted = self._refresh.wanted(poll, clock())

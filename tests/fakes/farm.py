@@ -153,6 +153,8 @@ def unserved(host: str, kind: str) -> list[socket.socket]:
 class Farm:
     """Use as `async with Farm() as farm: plot = farm.plant("ok200")`."""
 
+    serving: type[Served] = Served
+
     def __init__(self) -> None:
         self.requests: Counter[str] = Counter()
         """Requests by address."""
@@ -173,7 +175,7 @@ class Farm:
         self.port = listener.getsockname()[1]
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: Served(self), sock=listener, backlog=BACKLOG
+            lambda: self.serving(self), sock=listener, backlog=BACKLOG
         )
         return self
 

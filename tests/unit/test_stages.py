@@ -6,6 +6,7 @@ import anyio
 import pytest
 import structlog.testing
 
+from probe.bus import Poll
 from probe.errors import BusUnreachable
 from probe.health import ended
 from probe.ledger import BACKOFF_FIRST_S, Lifeline
@@ -77,6 +78,22 @@ class TestFlusher:
         found = rig.status(1)
         assert found is not None
         assert found.last_check == pytest.approx(rig.server.now_s, abs=1.1)
+
+    async def test_a_time_that_was_told_long_ago_is_not_believed(self, rig: Rig) -> None:
+        """A process that was stopped while the bus answered finds the answer afterwards."""
+        await self.load(rig, 1)
+        offset_s = rig.life.offset_s
+        poll = rig.prober.bus.poll
+
+        async def poll_and_be_stopped() -> Poll:
+            told = await poll()
+            rig.now += 150
+            rig.server.now_s += 150
+            return told
+
+        rig.prober.bus.poll = poll_and_be_stopped  # type: ignore[method-assign]
+        await rig.refresher.step()
+        assert rig.life.offset_s == offset_s
 
     async def test_our_own_fault_refreshes_no_last_check(self, rig: Rig) -> None:
         """S1."""
