@@ -8,10 +8,10 @@ import structlog.testing
 
 from probe.bus import Poll
 from probe.errors import BusUnreachable
+from probe.flusher import LOGGED_CHANGES_MAX
 from probe.health import ended
 from probe.ledger import BACKOFF_FIRST_S, Lifeline
 from probe.reasons import OutcomeKind, Reason
-from probe.flusher import LOGGED_CHANGES_MAX
 from probe.stages import repeat, supervise
 from probe.wire import decode_heartbeat
 from tests.fakes.bus import FakeBus
