@@ -65,8 +65,11 @@ class Owner(Protocol):
     def opened(self, connection: "Connection", now: float, /) -> None:
         """Take the end of the dial, handshake included."""
 
+    def answered(self, connection: "Connection", reply: Reply, now: float, /) -> None:
+        """Take the reply to a probe that found the connection open, and asks for one thing."""
+
     def replied(self, connection: "Connection", reply: Reply, now: float, /) -> None:
-        """Take the reply to the probe in flight, complete `now`; it may still be open."""
+        """Take any reply to the probe in flight, complete `now`; it may still be open."""
 
     def broke(self, connection: "Connection", error: Exception | None, /) -> None:
         """Take note that the probe in flight lost its connection before a reply; it is closed."""
@@ -99,7 +102,7 @@ class Connection(Channel):
         "owner",
         "resolve_s",
         "retire_at",
-        "reused",
+        "spoken",
         "state",
         "step",
         "tls_s",
@@ -117,9 +120,9 @@ class Connection(Channel):
         self.resolve_s = self.connect_s = self.tls_s = 0.0
         self.step: Step = line.first  # being asked
         self.later: tuple[Step, ...] = line.later
-        self.reused = False  # the probe in flight found the connection open
-        self.carried = 0  # complete replies
-        self.limit = -1  # the reply that is to be the last; 0: the peer has said its last
+        self.carried = 0  # probes that ended with a reply; the one in flight found it open if any
+        self.spoken = False  # a step has been answered: there are further ones
+        self.limit = -1  # the probe that is to be the last; 0: the peer has said its last
         self.retire_at = 0.0
         self.endpoint: Endpoint | None = None
         self._ahead: tuple[Endpoint, ...] = ()
@@ -145,10 +148,8 @@ class Connection(Channel):
     def ask_again(self) -> None:
         """Send the first request on a kept connection."""
         line = self.line
-        self.step, self.later = line.first, line.later
-        self.reused = True
-        self.began_at = self.asked_at = monotonic()
         request = line.request
+        self.began_at = monotonic()
         try:
             if line.plain:
                 self.state = _ASKED
@@ -156,6 +157,7 @@ class Connection(Channel):
                     return
                 self._lost(OSError(ENOBUFS, "a whole send buffer could not take one request"))
             else:
+                self.step, self.later, self.asked_at = line.first, line.later, self.began_at
                 self._ask(request)
         except OSError as error:
             self._lost(error)
@@ -163,6 +165,7 @@ class Connection(Channel):
     def ask(self, step: Step, later: tuple[Step, ...]) -> None:
         """Send the request of a later step on the connection of the one before it."""
         self.step, self.later = step, later
+        self.spoken = True
         self.asked_at = monotonic()
         try:
             self._ask(step.request)
@@ -192,7 +195,7 @@ class Connection(Channel):
 
     # Called by the poller.
 
-    def ready(self, events: int) -> None:
+    def ready(self, events: int, now: float) -> None:
         """Read on; short, because nearly every call finds a whole reply in one piece."""
         if self.state is not _ASKED:
             self._go_on(events)
@@ -210,8 +213,11 @@ class Connection(Channel):
             owner = self.owner
             reply = owner.read_whole(data)
             if reply is not None:
-                self.first_byte_at = now = monotonic()
-                owner.replied(self, reply, now)
+                if self.carried:
+                    owner.answered(self, reply, now)
+                else:
+                    self.first_byte_at = now
+                    owner.replied(self, reply, now)
                 return
         self._read_on(data, events)
 

@@ -55,8 +55,9 @@ class Line:
             and first is not NOTHING
             and first.content is None
             and not first.head_only
+            and not self.later
         )
-        """What comes back may be a whole reply as it stands: most of all probes."""
+        """One reply is all, and what comes may be it as it stands: most of all probes."""
         self._session: SSLSession | None = None
         self._resume_until = 0.0
 

@@ -7,6 +7,7 @@ as much per connection. It must not know what its watchers do.
 
 import asyncio
 from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, epoll
+from time import monotonic
 from typing import Final, Protocol
 
 INWARD: Final = EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP
@@ -23,8 +24,8 @@ _BATCH: Final = 512
 class Watcher(Protocol):
     """Who is told of the edges of a descriptor."""
 
-    def ready(self, events: int, /) -> None:
-        """Do what can be done now. `events` are a hint: only the socket knows."""
+    def ready(self, events: int, now: float, /) -> None:
+        """Do what can be done. `events` are a hint: only the socket knows; `now` is when."""
 
 
 class Poller:
@@ -68,14 +69,16 @@ class Poller:
         """Hand out one batch.
 
         Every edge finds its watcher before the first one acts: what that one closes may be
-        opened again as another's before its turn comes, with the same number. An edge is told
-        only once, so a watcher that fails must not take those behind it along.
+        opened again as another's before its turn comes, with the same number. All have the same
+        `now`: what those before it cost us is no time of the replica's. An edge is told only once,
+        so a watcher that fails must not take those behind it along.
         """
         watchers = self._watchers
         edges = self._epoll.poll(0, _BATCH)
+        now = monotonic()
         for watcher, events in [(watchers[fd], events) for fd, events in edges if fd in watchers]:
             try:
-                watcher.ready(events)
+                watcher.ready(events, now)
             except Exception as error:  # noqa: BLE001 - a fault of ours; the other edges are due
                 self._loop.call_exception_handler(
                     {"message": f"{watcher} failed", "exception": error}

@@ -232,25 +232,34 @@ class HttpPool:
         self._drop(connection, at_once=True)
         self._done(check, outcome)
 
+    def answered(self, connection: Connection, reply: Reply, now: float) -> None:
+        """Do what `replied` does, for nearly all of a fleet's probes and with less ado."""
+        total_s = now - connection.began_at
+        outcome = self._judge.replied(
+            connection.check,
+            connection.step,
+            reply,
+            connect_s=0.0,
+            first_byte_s=total_s,
+            total_s=total_s,
+        )
+        self._keep_or_drop(connection, reply, now)
+        self._done(connection.check, outcome)
+
     def replied(self, connection: Connection, reply: Reply, now: float) -> None:
         """Keep or close the connection, and ask the next step or tell how the probe ended."""
         check = connection.check
         outcome = self._judged(connection, reply, now)
-        connection.carried = carried = connection.carried + 1
-        keep = reply.reusable and carried < connection.limit and now < connection.retire_at
         if connection.later and outcome.kind is _PASSED:
-            self._ask_next(connection, keep=keep)
+            self._ask_next(connection, keep=reply.reusable and connection.limit != 0)
             return
-        if keep and len(self._open) <= self.max_kept:
-            connection.state = _IDLE
-        else:
-            self._drop(connection, at_once=reply.status != 0)
+        self._keep_or_drop(connection, reply, now)
         self._done(check, outcome)
 
     def broke(self, connection: Connection, error: Exception | None) -> None:
         """Begin again on a fresh connection if this one was kept, else tell how the probe ended."""
         check, now = connection.check, monotonic()
-        if connection.carried:
+        if connection.carried or connection.spoken:
             self._retried += 1
             if connection.carried == 1:
                 connection.line.keep.closed_early()
@@ -291,13 +300,14 @@ class HttpPool:
             self._detour.start(check, now)
 
     def _judged(self, connection: Connection, reply: Reply, now: float) -> Outcome:
-        if connection.reused:
+        if connection.carried:
             return self._judge.replied(
                 connection.check,
                 connection.step,
                 reply,
                 connect_s=0.0,
-                first_byte_s=connection.first_byte_at - connection.asked_at,
+                first_byte_s=connection.first_byte_at
+                - max(connection.asked_at, connection.began_at),
                 total_s=now - connection.began_at,
             )
         return self._judge.replied(
@@ -310,6 +320,18 @@ class HttpPool:
             resolve_s=connection.resolve_s,
             tls_s=connection.tls_s,
         )
+
+    def _keep_or_drop(self, connection: Connection, reply: Reply, now: float) -> None:
+        connection.carried = carried = connection.carried + 1
+        if (
+            reply.reusable
+            and carried < connection.limit
+            and now < connection.retire_at
+            and len(self._open) <= self.max_kept
+        ):
+            connection.state = _IDLE
+        else:
+            self._drop(connection, at_once=reply.status != 0)
 
     def _drop(self, connection: Connection, *, at_once: bool = False) -> None:
         if connection.state is not _CLOSED:

@@ -17,7 +17,7 @@ class Heard:
         self.events: list[int] = []
         self._then = then
 
-    def ready(self, events: int) -> None:
+    def ready(self, events: int, _now: float) -> None:
         self.events.append(events)
         self._then()
 
