@@ -104,20 +104,13 @@ def probe(
     from probe import daemon, logs, supervisor  # noqa: PLC0415
 
     logs.configure()
-
-    def report(text: str) -> None:
-        click.echo(text)
-
-    if (count := supervisor.workers_of(effective.settings)) > 1:
-        crew = supervisor.Supervisor(effective.settings, count=count, once=once)
-        _run(lambda: crew.run(report))
-        return
-
-    async def run() -> None:
-        show = daemon.on_port(effective.settings, report)
-        await daemon.run(effective.settings, once=once, show=show)
-
-    _run(run)
+    settings = effective.settings
+    if (count := supervisor.workers_of(settings)) > 1:
+        crew = supervisor.Supervisor(settings, count=count, once=once)
+        _run(lambda: crew.run(click.echo))
+    else:
+        show = daemon.on_port(settings, click.echo)
+        _run(lambda: daemon.run(settings, once=once, show=show))
 
 
 @click.command()

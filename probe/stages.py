@@ -40,6 +40,8 @@ _log = structlog.get_logger("probe.stages")
 
 Clock = Callable[[], float]
 """Monotonic seconds."""
+Settle = Callable[[Poll], Awaitable[None]]
+"""Decides what to own, before anything is read."""
 
 
 class Bus(Protocol):
@@ -144,7 +146,7 @@ class Refresher:
         refresh: Refresh,
         *,
         poll_s: float,
-        settle: Callable[[Poll], Awaitable[None]] | None = None,
+        settle: Settle | None = None,
         covers: Callable[[], None] = lambda: None,
         probe_at_once: bool = False,
     ) -> None:
@@ -172,17 +174,8 @@ class Refresher:
     async def step(self) -> None:
         """Look at the bus once; raises `BusError` with nothing changed by what was not read."""
         bus, life, clock = self._prober.bus, self._prober.lifeline, self._prober.clock
-        self._prober.runs(clock())
-        standstills = self._prober.standstills
-        if standstills > self._doubted:
-            self._refresh.doubt()
-            self._doubted = standstills
-        asked_at = clock()
-        with life.operation("poll"):
-            poll = await bus.poll()
-        if clock() - asked_at < OLD_TIME_S or not self._told_time:
-            life.heard(poll.time_s, clock())
-            self._told_time = True
+        self._doubt_after_a_standstill()
+        poll = await self._poll()
         if self._settle is not None:
             await self._settle(poll)
         wanted = self._refresh.wanted(poll, clock())
@@ -210,6 +203,23 @@ class Refresher:
         self._prober.ridden_out = self._doubted
         self.loaded.set()
         self._say_what_is_covered()
+
+    def _doubt_after_a_standstill(self) -> None:
+        self._prober.runs(self._prober.clock())
+        if self._prober.standstills > self._doubted:
+            self._refresh.doubt()
+            self._doubted = self._prober.standstills
+
+    async def _poll(self) -> Poll:
+        """Look what moved, and set the bus's clock."""
+        life, clock = self._prober.lifeline, self._prober.clock
+        asked_at = clock()
+        with life.operation("poll"):
+            poll = await self._prober.bus.poll()
+        if clock() - asked_at < OLD_TIME_S or not self._told_time:
+            life.heard(poll.time_s, clock())
+            self._told_time = True
+        return poll
 
     async def _read_seeds(
         self, unknown: Sequence[ReplicaId]

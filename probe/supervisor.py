@@ -18,12 +18,12 @@ from msgspec.structs import replace
 
 from probe import ops
 from probe.crew import Worker
-from probe.daemon import bus_of, name_of_process
 from probe.errors import WorkerFailed
 from probe.gather import Gathering, Labels
 from probe.layers import parse_address
 from probe.metrics import Buckets, registry_of
 from probe.ownership import Shard
+from probe.parts import bus_of, name_of_process
 from probe.settings import Settings
 from probe.worker import EXIT_USAGE, Post
 

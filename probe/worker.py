@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup, UNIXSocketStream
 from probe import daemon, logs
 from probe.errors import BusError, FleetpulseError
 from probe.gather import Snapshot, encode
+from probe.parts import View
 from probe.settings import Settings
 
 EXIT_USAGE: Final = 2
@@ -52,7 +53,7 @@ def main(descriptor: int, parent: int) -> int:
     post = msgspec.json.decode(_read_message(link), type=Post)
 
     async def run() -> None:
-        async def show(view: daemon.View, group: TaskGroup) -> str:
+        async def show(view: View, group: TaskGroup) -> str:
             link.setblocking(False)  # noqa: FBT003 - the standard library's own signature
             stream = await UNIXSocketStream.from_socket(link)
             group.start_soon(answer, stream, view, name="link")
@@ -68,7 +69,7 @@ def main(descriptor: int, parent: int) -> int:
     return 0
 
 
-async def answer(stream: UNIXSocketStream, view: daemon.View) -> None:
+async def answer(stream: UNIXSocketStream, view: View) -> None:
     """Answer each byte with a snapshot; without a supervisor there is nothing left to do."""
     async with stream:
         try:
