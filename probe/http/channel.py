@@ -100,8 +100,4 @@ class Channel:
         self._unsent = b""
         if sock is None:
             return
-        self._poller.forget(self.descriptor)
-        if at_once:
-            close_at_once(sock)
-        else:
-            sock.close()
+        self._poller.part(sock, close_at_once if at_once else SocketType.close)

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
+from socket import SocketType
 
 import pytest
 
@@ -47,45 +48,49 @@ async def test_edge_is_told_once_and_again_with_the_next_byte(poller: Poller) ->
         theirs.send(b"b")
         await until(lambda: len(heard.events) == 2)
         assert mine.recv(10) == b"ab"
-        poller.forget(mine.fileno())
+        poller.part(mine, SocketType.close)
 
 
 async def test_edge_of_a_closed_descriptor_never_reaches_who_got_its_number(
     poller: Poller,
 ) -> None:
-    """Two are ready; the first closes the second and watches a new socket of the same number."""
-    one, other = pair(), pair()
-    newcomer = Heard()
+    """All are ready; the first one told closes the others, and new ones get their numbers."""
+    pairs = [pair() for _ in range(100)]
+    newcomers = [Heard() for _ in range(90)]
     opened: list[socket.socket] = []
 
-    def replace(victim: socket.socket) -> Callable[[], None]:
-        def act() -> None:
-            number = victim.fileno()
-            if number < 0 or opened:
-                return
-            poller.forget(number)
-            victim.close()
+    def replace_all() -> None:
+        if opened:
+            return
+        numbers = {mine.fileno() for mine, _ in pairs}
+        for mine, _ in pairs:
+            poller.part(mine, SocketType.close)
+        for newcomer in newcomers:
             fresh, end = pair()
             opened.extend((fresh, end))
-            assert number in {fresh.fileno(), end.fileno()}
-            taken = fresh if fresh.fileno() == number else end
-            poller.watch(number, newcomer, events=READABLE)
-            assert taken.fileno() == number
+            poller.watch(fresh.fileno(), newcomer, events=READABLE)
+        assert numbers & {sock.fileno() for sock in opened}, "numbers are used again"
 
-        return act
-
-    watchers = Heard(replace(other[0])), Heard(replace(one[0]))
-    poller.watch(one[0].fileno(), watchers[0], events=READABLE)
-    poller.watch(other[0].fileno(), watchers[1], events=READABLE)
-    one[1].send(b"x")
-    other[1].send(b"x")
+    watchers = [Heard(replace_all) for _ in pairs]
+    for (mine, theirs), watcher in zip(pairs, watchers, strict=True):
+        poller.watch(mine.fileno(), watcher, events=READABLE)
+        theirs.send(b"x")
     await until(lambda: bool(opened))
     for _ in range(20):
         await asyncio.sleep(0)
-    assert newcomer.events == []
-    assert len(watchers[0].events) == len(watchers[1].events) == 1
-    for each in (*one, *other, *opened):
+    assert not any(newcomer.events for newcomer in newcomers)
+    opened[1].send(b"x")
+    await until(lambda: len(newcomers[0].events) == 1)
+    for each in (*opened, *(theirs for _, theirs in pairs)):
         each.close()
+
+
+async def test_sockets_parted_from_in_a_batch_are_closed_with_it(poller: Poller) -> None:
+    mine, theirs = pair()
+    poller.watch(mine.fileno(), Heard(lambda: poller.part(mine, SocketType.close)), events=READABLE)
+    theirs.send(b"x")
+    await until(lambda: mine.fileno() < 0)
+    theirs.close()
 
 
 async def test_failing_watcher_takes_no_edge_of_another_along(poller: Poller) -> None:
@@ -103,6 +108,5 @@ async def test_failing_watcher_takes_no_edge_of_another_along(poller: Poller) ->
     await until(lambda: all(watcher.events for watcher in heard))
     assert len(told) == 3
     for mine, theirs in pairs:
-        poller.forget(mine.fileno())
-        mine.close()
+        poller.part(mine, SocketType.close)
         theirs.close()
