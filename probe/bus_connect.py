@@ -83,6 +83,7 @@ def connect(
         "client_name": client_name,
         "max_connections": max_connections,
         "protocol": 3,
+        "driver_info": None,  # a command more, which older servers and our users do not know
         "socket_connect_timeout": timeout_s,
         "socket_timeout": None,  # the link has one deadline for the whole of an operation
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
