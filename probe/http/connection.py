@@ -140,9 +140,11 @@ class Connection(Channel):
     # Called by the owner.
 
     def dial(self, endpoints: tuple[Endpoint, ...]) -> None:
-        """Try the addresses in turn, each when the one before it says no, and ask."""
+        """Try the addresses in turn, each when the one before it says no, and ask.
+
+        `dialled_at` is now; whoever set it knows the time.
+        """
         self._ahead = endpoints
-        self.dialled_at = monotonic()
         self._dial_next()
 
     def ask_again(self) -> None:

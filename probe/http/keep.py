@@ -30,12 +30,12 @@ class KeepRule:
 
 
 class Keep:
-    """What is known of one replica's patience; 72 bytes.
+    """What is known of one replica's patience; 80 bytes.
 
     >>> keep = Keep("6ba7b810-9dad-41d1-80b4-00c04fd430c8")
     >>> rule = KeepRule(fresh_every=10)
     >>> keep.probes(rule), keep.probes(rule)
-    (9, 10)
+    (2, 10)
     >>> keep.closed_early()
     >>> keep.probes(rule)
     1

@@ -152,7 +152,7 @@ class HttpPool:
             except WireError as error:  # targets are admitted when loaded: only a caller's slip
                 self._done(check, self._judge.denied(str(error)))
                 return
-            check.connection = held
+            check.connection = None if held.prepared.detour else held
         if not isinstance(held, Line) or held.prepared.detour:
             self._go_round(check, now)
         elif held.prepared.refusal is not None:
@@ -291,34 +291,24 @@ class HttpPool:
     # Inside.
 
     def _go_round(self, check: Check, now: float) -> None:
-        """Let the detour ask; what the check holds from then on is the detour's."""
+        """Let the detour ask; what the check holds is the detour's."""
         if self._detour is None:
             self._done(check, self._judge.denied("HTTP/2 and proxies are not spoken here"))
         else:
-            if isinstance(check.connection, Line):
-                check.connection = None
             self._detour.start(check, now)
 
     def _judged(self, connection: Connection, reply: Reply, now: float) -> Outcome:
-        if connection.carried:
-            return self._judge.replied(
-                connection.check,
-                connection.step,
-                reply,
-                connect_s=0.0,
-                first_byte_s=connection.first_byte_at
-                - max(connection.asked_at, connection.began_at),
-                total_s=now - connection.began_at,
-            )
+        asked_at = max(connection.asked_at, connection.began_at)
+        dialled = not connection.carried
         return self._judge.replied(
             connection.check,
             connection.step,
             reply,
-            connect_s=connection.connect_s,
-            first_byte_s=max(0.0, connection.first_byte_at - connection.asked_at),
+            connect_s=connection.connect_s if dialled else 0.0,
+            first_byte_s=max(0.0, connection.first_byte_at - asked_at),
             total_s=now - connection.began_at,
-            resolve_s=connection.resolve_s,
-            tls_s=connection.tls_s,
+            resolve_s=connection.resolve_s if dialled else 0.0,
+            tls_s=connection.tls_s if dialled else 0.0,
         )
 
     def _keep_or_drop(self, connection: Connection, reply: Reply, now: float) -> None:
@@ -352,8 +342,8 @@ class HttpPool:
         """Open a fresh connection for the probe in flight, and ask what the former was to ask."""
         check = former.check
         fresh = Connection(self, check, former.line, began_at=former.began_at)
-        fresh.step, fresh.later = former.step, former.later
-        self._dial(fresh, connect_by=monotonic() + check.connect_timeout_s)
+        fresh.step, fresh.later, fresh.dialled_at = former.step, former.later, monotonic()
+        self._dial(fresh, connect_by=fresh.dialled_at + check.connect_timeout_s)
 
     def _dial(self, connection: Connection, *, connect_by: float) -> None:
         check, line = connection.check, connection.line
@@ -384,7 +374,7 @@ class HttpPool:
         if connection.state is not State.RESOLVING:
             return
         now = monotonic()
-        connection.resolve_s = now - connection.dialled_at
+        connection.resolve_s, connection.dialled_at = now - connection.dialled_at, now
         if answer.fault is None and answer.addresses:
             port = connection.line.prepared.port
             connection.dial(tuple(endpoint_of(address, port) for address in answer.addresses))

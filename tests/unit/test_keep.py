@@ -1,10 +1,13 @@
 """How long connections are kept, as pure sums."""
 
+import doctest
 from collections import Counter
+from types import ModuleType
 from uuid import UUID
 
 import pytest
 
+from probe.http import dial, keep
 from probe.http.keep import AGE_JITTER, TRY_AGAIN_AFTER, Keep, KeepRule
 
 RULE = KeepRule(connection_age_s=300.0, fresh_every=100)
@@ -12,15 +15,15 @@ IDS = [str(UUID(int=n * 0x9E3779B97F4A7C15, version=4)) for n in range(2000)]
 
 
 def test_connection_may_carry_as_many_probes_as_the_rule_says() -> None:
-    keep = Keep(IDS[7])
-    first = keep.probes(RULE)
+    kept = Keep(IDS[7])
+    first = kept.probes(RULE)
     assert 1 <= first <= 100
-    assert [keep.probes(RULE) for _ in range(3)] == [100, 100, 100]
+    assert [kept.probes(RULE) for _ in range(3)] == [100, 100, 100]
 
 
 def test_every_probe_is_fresh_where_the_rule_says_so() -> None:
-    keep = Keep(IDS[7])
-    assert {keep.probes(KeepRule(fresh_every=1)) for _ in range(5)} == {1}
+    kept = Keep(IDS[7])
+    assert {kept.probes(KeepRule(fresh_every=1)) for _ in range(5)} == {1}
 
 
 def test_first_counts_of_a_fleet_are_spread_evenly() -> None:
@@ -43,15 +46,22 @@ def test_same_target_ages_in_the_same_way_after_a_restart() -> None:
 
 
 def test_replica_that_closed_early_is_tried_again_rarely() -> None:
-    keep = Keep(IDS[0])
-    keep.probes(RULE)
-    keep.closed_early()
-    assert [keep.probes(RULE) for _ in range(TRY_AGAIN_AFTER)] == [1] * TRY_AGAIN_AFTER
-    assert keep.probes(RULE) == 100
-    keep.closed_early()
-    assert keep.probes(RULE) == 1
+    kept = Keep(IDS[0])
+    kept.probes(RULE)
+    kept.closed_early()
+    assert [kept.probes(RULE) for _ in range(TRY_AGAIN_AFTER)] == [1] * TRY_AGAIN_AFTER
+    assert kept.probes(RULE) == 100
+    kept.closed_early()
+    assert kept.probes(RULE) == 1
 
 
 @pytest.mark.parametrize("replica_id", IDS[:50])
 def test_connection_always_carries_at_least_one_probe(replica_id: str) -> None:
     assert Keep(replica_id).probes(KeepRule(fresh_every=2)) in {1, 2}
+
+
+@pytest.mark.parametrize("module", [keep, dial])
+def test_examples_in_the_docstrings_hold(module: ModuleType) -> None:
+    result = doctest.testmod(module)
+    assert result.attempted
+    assert not result.failed
