@@ -31,7 +31,7 @@ def regime(connections: str, per_second: int) -> Regime:
 
 def run(*arguments: str) -> tuple[str, float]:
     started = time.monotonic()
-    command = (Path(sys.executable).with_name("fleetpulse"), "capacity", *arguments)
+    command = [str(Path(sys.executable).with_name("fleetpulse")), "capacity", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # a progress bar is for terminals

@@ -11,9 +11,9 @@ from probe.check import FAULT_REASONS, StatusJudge, printable
 from probe.faults import ERRNO_REASONS, OWN_TLS_TROUBLE, VERIFY_REASONS, reason_of
 from probe.health import Outcome
 from probe.http.policy import ConnectPolicy
-from probe.http.pool import Phase
 from probe.http.request import Step
 from probe.http.response import Fault, Reply
+from probe.http.roles import Phase
 from probe.scheduler import Check
 from probe.settings import PRIVATE_RANGES
 from probe.wire import (
