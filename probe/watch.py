@@ -12,7 +12,6 @@ from probe.counters import Results
 from probe.damping import Flaps
 from probe.health import Outcome, Streak
 from probe.wire import (
-    HEARTBEAT_TTL_S,
     ReplicaHealthStatus,
     ReplicaProbeTarget,
     StatusSet,
@@ -159,8 +158,8 @@ class Check(_PerProbe):
 def take_over(check: Check, seed: ReplicaHealthStatus, *, now: float, bus_now: float) -> bool:
     """Take over what the bus knows (R-62); tell whether the target can wait for its phase.
 
-    It can where another prober watched it until just now, or died a heartbeat's life ago: who
-    takes over its share must not probe all of that in a crowd (R-61).
+    It can where a status of its generation lives, however old: whoever takes over a share, or
+    starts again, must not probe all of that in a crowd (R-61).
     """
     check.seq = seed.seq
     if seed.generation != check.target.generation:
@@ -172,9 +171,8 @@ def take_over(check: Check, seed: ReplicaHealthStatus, *, now: float, bus_now: f
         check.changed_at = now - max(0.0, bus_now - seed.changed_at)
     if not seed.last_check:
         return False
-    age_s = max(0.0, bus_now - seed.last_check)
-    check.evidence_at = now - age_s
-    return age_s < 2 * check.interval_s + HEARTBEAT_TTL_S
+    check.evidence_at = now - max(0.0, bus_now - seed.last_check)
+    return True
 
 
 def inherit(check: Check, old: Check) -> None:

@@ -46,14 +46,15 @@ class Sizes:
     stop_s: float
     """Longer than results may be old: who was stopped for so long is replaced."""
     rest_s: float
-    """Between two faults, less than it takes to take over."""
+    """Between two faults, and at most until a prober that was killed is back: at full size as long
+    as a take-over takes, a heartbeat's life and an interval. Reduced, faults overlap."""
     age_max_s: float
     heartbeat_s: float
     heartbeat_ttl_s: int
 
 
 SIZES: Final = (
-    Sizes(4, 5000, 10.0, 300.0, 2.0, 150.0, 20.0, 45.0, 5.0, 15)
+    Sizes(4, 5000, 10.0, 300.0, 2.0, 150.0, 30.0, 45.0, 5.0, 15)
     if FULL
     else Sizes(3, 300, 1.0, 10.0, 0.3, 6.0, 1.2, 10.0, 0.3, 1)
 )
@@ -83,6 +84,7 @@ class Figures:
     """Statuses replaced by one of an earlier probe with another verdict."""
     probes: int = 0
     double_probes_ratio: float = 0.0
+    """Those looked at early on purpose, at the edge of a verdict, are among them."""
     busiest_second_ratio: float = 0.0
     """The most probes in one second, by the mean of all."""
     keys_without_ttl: int = 0
@@ -101,6 +103,18 @@ class SlowlyServed(Served):
 
 class SlowFarm(Farm):
     serving = SlowlyServed
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.doubles = 0
+        """Requests that came less than half an interval after the last one at that address."""
+        self._last: dict[str, float] = {}
+
+    def asked(self, host: str, head: bytes) -> str:
+        now = time.monotonic()
+        self.doubles += now - self._last.get(host, 0.0) < SIZES.interval_s / 2
+        self._last[host] = now
+        return super().asked(host, head)
 
 
 class Crew:
@@ -184,7 +198,7 @@ class Witness:
 
 
 @pytest.fixture
-async def farm() -> AsyncIterator[Farm]:
+async def farm() -> AsyncIterator[SlowFarm]:
     async with SlowFarm() as planted:
         yield planted
 
@@ -192,7 +206,7 @@ async def farm() -> AsyncIterator[Farm]:
 @pytest.mark.timeout(600)
 @pytest.mark.xdist_group("chaos")
 async def test_killed_stopped_and_restarted_probers_leave_no_hole_and_no_stale_verdict(
-    bus: EmbeddedValkey, farm: Farm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bus: EmbeddedValkey, farm: SlowFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R-62, R-64: status age, stale verdicts, double probes, keys that would live for ever."""
     monkeypatch.setenv("FLEETPULSE_PROBE__HEARTBEAT_S", str(SIZES.heartbeat_s))
@@ -206,13 +220,15 @@ async def test_killed_stopped_and_restarted_probers_leave_no_hole_and_no_stale_v
             await crew.start(number)
         await until(lambda: settled(client), within_s=60)
         seconds: Counter[int] = Counter()
-        asked, began = farm.requests.total(), time.monotonic()
+        asked, doubles, began = farm.requests.total(), farm.doubles, time.monotonic()
         async with anyio.create_task_group() as group:
             group.start_soon(count, farm, seconds)
             group.start_soon(watch, client, witness)
             await harass(crew, witness, chance)
             group.cancel_scope.cancel()
-        summarise(witness.figures, farm.requests.total() - asked, time.monotonic() - began, seconds)
+        probes, took_s = farm.requests.total() - asked, time.monotonic() - began
+        summarise(witness.figures, probes, took_s, seconds)
+        witness.figures.double_probes_ratio = round((farm.doubles - doubles) / probes, 4)
         await crew.end_all()
         async for key in client.scan_iter(count=1000):
             name = key.decode()
@@ -310,9 +326,7 @@ async def harass(crew: Crew, witness: Witness, chance: random.Random) -> None:
 
 
 def summarise(figures: Figures, probes: int, seconds: float, per_second: Counter[int]) -> None:
-    expected = SIZES.targets * seconds / SIZES.interval_s
     figures.seconds = round(seconds, 1)
     figures.probes = probes
     figures.status_age_max_s = round(figures.status_age_max_s, 2)
-    figures.double_probes_ratio = round(max(0.0, probes / expected - 1), 4)
     figures.busiest_second_ratio = round(max(per_second.values()) * seconds / probes, 3)

@@ -58,6 +58,9 @@ def ends(value: float) -> str:
 # Ten targets at 10 s, all well: 15 probes in every 15 s.
 HEALTHY: Final[Mapping[str, str]] = {
     f"partitions_owned{{{P}}}": stays(64),
+    f"targets_adopted{{{P}}}": stays(0),
+    f"workers{{{P}}}": stays(2),
+    f"workers_reporting{{{P}}}": stays(2),
     f"bus_up{{{P}}}": stays(1),
     f"prober_sick{{{P}}}": stays(0),
     f"prober_full{{{P}}}": stays(0),
@@ -102,6 +105,7 @@ def without(prefix: str) -> dict[str, str]:
     }
 
 
+OWNED, WORKERS = f"partitions_owned{{{P}}}", f"workers_reporting{{{P}}}"
 OVERDUE = f"targets_overdue{{{P}, {CHAT}}}"
 BUS, BUS_AWAY = f"bus_up{{{P}}}", f'incident_active{{{C}, kind="bus_unreachable"}}'
 READY, REPLICAS = f'routes{{{C}, {CHAT}, state="ready"}}', f"replicas_wanted{{{C}, {CHAT}}}"
@@ -123,6 +127,16 @@ STORIES: Final = (
     Story("all is well", 15, set(), {}),
     Story("no prober for 30 s", 0.5, set(), without(P)),
     Story("no prober", 2, {"FleetpulseNoProber"}, without(P)),
+    Story("partitions are on their way", 1, set(), {OWNED: turns(64, 48)}),
+    Story("a shard is gone", 3, {"FleetpulsePartitionsNotCovered"}, {OWNED: turns(64, 48)}),
+    Story(
+        "a prober neglects what it owns",
+        4,
+        {"FleetpulseTargetsNeglected"},
+        {f"targets_adopted{{{P}}}": turns(0, 10)},
+    ),
+    Story("a worker is restarted", 1, set(), {WORKERS: turns(2, 1)}),
+    Story("a worker does not come back", 3, {"FleetpulseWorkersMissing"}, {WORKERS: turns(2, 1)}),
     Story("a target is late for a moment", 0.5, set(), {OVERDUE: turns(0, 1)}),
     Story("a target is never visited", 2, {"FleetpulseTargetsNotVisited"}, {OVERDUE: turns(0, 1)}),
     Story(
