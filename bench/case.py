@@ -101,7 +101,6 @@ MEASURES: Final = {
     "bus_cpu_us": "what the bus server spent, per probe",
     "bus_bytes_per_s": "bytes into and out of the bus server",
     "ended_per_s": "probes ended, as the prober counts them: refused ones too",
-    "stretch": "by how much the prober stretched all intervals, at the end of the window",
     "lag_p99_ms": "from due to start, bound of the prober's own bucket that holds 99 in 100",
     "lag_p999_ms": "the same, of 999 in 1,000",
     "pick_up_s": "the longest from a new target on the bus to its first probe",

@@ -33,6 +33,7 @@ NOT_SHOWN = (
     "targets that answer at once, without TLS or names, but for the mixes that say otherwise",
     "the floor has no deadlines, thresholds, statuses or metrics; fleetpulse probe has all these",
     "peers check health as their makers thought right: features differ, the farm's count does not",
+    "fleetpulse probe may not stretch intervals here, as it would by itself when a core is full",
     "two workers share the prober's core here: what they cost is shown, not how far they scale",
     "the most targets are probed over new connections: few machines let one process keep so many",
 )

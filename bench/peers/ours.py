@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
 
-from bench.case import Mix, Regime, RoundFailed, Scene, Values
+from bench.case import Mix, Regime, RoundFailed, Values
 from bench.farm import ONE_IN, fleet
 from bench.machine import cores
 from bench.running import Peer, Place, Process, Running, never, started
@@ -31,13 +31,10 @@ from probe.wire import Keys, ReplicaHealthStatus, ReplicaProbeTarget, decode_sta
 
 _END_S: Final = 30.0
 _METRICS_S: Final = 30.0
-_LOOK_S: Final = 0.5
-_SETTLE_S: Final = 45.0
 _LAG: Final = "fleetpulse_schedule_lag_seconds_bucket"
 _ENDED: Final = "fleetpulse_probes_total"
-_STRETCH: Final = "fleetpulse_interval_stretch_ratio"
 _AS_ASKED: Final = {"FLEETPULSE_PROBE__INTERVAL_STRETCH_MAX": "1"}
-"""Flat out, a prober that asks less often would show its patience, and not its capacity."""
+"""All are compared at the rate that is asked for: one that asked less often would look cheaper."""
 
 
 class _Wire(Running):
@@ -136,22 +133,10 @@ class Daemon(Process):
         self._bus = bus
         self._must_be_healthy = must_be_healthy
         self._keys = keys
-        self._look_again_at = self._settle_by = 0.0
 
     def ready(self) -> bool:
-        """Tell whether every target has its status, and the load is digested.
-
-        A prober may stretch all intervals while it loads, and gives back slowly; one that still
-        does after a while is watched as it is.
-        """
-        if self._bus.keys() < self._keys:
-            return False
-        now = time.monotonic()
-        if now < self._look_again_at:
-            return False
-        self._look_again_at = now + _LOOK_S
-        self._settle_by = self._settle_by or now + _SETTLE_S
-        return self.counters().get("stretch", 1.0) == 1.0 or now > self._settle_by
+        """Tell whether the bus has as many keys as it will have once each target has its status."""
+        return self._bus.keys() >= self._keys
 
     def counters(self) -> Values:
         """Read its own metrics, and the bus's bytes."""
@@ -164,8 +149,6 @@ class Daemon(Process):
                     found[f"lag {sample.labels['le']}"] = sample.value
                 elif sample.name == _ENDED:
                     found["ended"] += sample.value
-                elif sample.name == _STRETCH:
-                    found["stretch"] = sample.value
         return found
 
     def found(self, before: Values, after: Values, took_s: float) -> Values:
@@ -175,7 +158,6 @@ class Daemon(Process):
         return {
             "bus_bytes_per_s": grown["bus_bytes"] / took_s,
             "ended_per_s": grown["ended"] / took_s,
-            "stretch": after.get("stretch", 1.0),
             "lag_p99_ms": _bound(lag, 0.99) * 1e3,
             "lag_p999_ms": _bound(lag, 0.999) * 1e3,
         }
@@ -230,9 +212,8 @@ def daemon_on(
     command += ["--allow", "127.0.0.0/8", "--metrics", "127.0.0.1:0"]
     if place.case.workers > 1:
         command += ["--workers", str(place.case.workers)]
-    environment = _AS_ASKED if place.case.scene is Scene.FLAT_OUT else None
     keys = bus.keys() + bus.written
-    with started(place, command, environment=environment) as child:
+    with started(place, command, environment=_AS_ASKED) as child:
         yield Daemon(child, bus, must_be_healthy, keys=keys)
 
 
