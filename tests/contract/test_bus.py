@@ -174,6 +174,33 @@ class TestTargets:
         assert (rejected.key, rejected.replica_id) == (world.keys.target(bad), bad)
         assert type(rejected.error) is error
 
+    async def test_what_has_not_changed_is_not_decoded_again(
+        self, bus: ProbeBus | FakeBus, world: World
+    ) -> None:
+        first, second = replicas_in(9, 2)
+        await world.put_target(target(replica_id=first))
+        await world.put_target(target(replica_id=second))
+        now_s = await world.now_s()
+        before = {t.replica_id: t for t in (await bus.read_targets([9], now_s)).by_partition[9]}
+        await world.put_target(target(replica_id=second, generation=2))
+        after = {t.replica_id: t for t in (await bus.read_targets([9], now_s)).by_partition[9]}
+        assert after == {**before, second: target(replica_id=second, generation=2)}
+        if isinstance(bus, ProbeBus):
+            assert after[first] is before[first]
+
+    async def test_a_target_that_was_good_and_is_not_is_rejected(
+        self, bus: ProbeBus | FakeBus, world: World
+    ) -> None:
+        (one,) = replicas_in(9, 1)
+        await world.put_target(target(replica_id=one))
+        now_s = await world.now_s()
+        await bus.read_targets([9], now_s)
+        await world.put_entry(one, b"{")
+        for _ in range(2):
+            found = await bus.read_targets([9], now_s)
+            assert found.by_partition == {9: []}
+            assert [r.replica_id for r in found.rejected] == [one]
+
     async def test_a_target_in_the_index_of_another_partition_is_rejected(
         self, bus: ProbeBus | FakeBus, world: World
     ) -> None:
