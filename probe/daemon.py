@@ -6,7 +6,8 @@ raises, what goes wrong later is the stages' to ride out.
 
 import gc
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
 import anyio
@@ -30,14 +31,17 @@ GC_THRESHOLDS: Final = (50_000, 50, 100)
 _log = structlog.get_logger("probe.daemon")
 
 
-Show = Callable[[View, TaskGroup], Awaitable[str]]
-"""Makes a prober visible, with tasks of the group; returns where."""
+Show = Callable[[View], AbstractAsyncContextManager[str]]
+"""Makes a prober visible while it is entered; says where.
+
+What it cannot do it raises as it is, and not in a group: a command makes a sentence of it.
+"""
 
 
 async def run(settings: Settings, *, once: bool, show: Show, peers: Collection[str] = ()) -> None:
     """Probe until SIGTERM or SIGINT, or until each target was probed once; then drain.
 
-    `show` makes the prober visible; `peers` are its fellow workers.
+    `peers` are its fellow workers.
 
     Raises:
         SettingsError: if a setting cannot work on this machine or with this bus.
@@ -47,15 +51,13 @@ async def run(settings: Settings, *, once: bool, show: Show, peers: Collection[s
         parts = await put_together(settings, once=once, peers=peers)
         try:
             await parts.bus.hello()
-            async with anyio.create_task_group() as group:
-                where = await show(parts.view, group)
+            async with show(parts.view) as where:
                 _log.info("probing", instance=parts.prober.instance, metrics=where)
                 async with anyio.create_task_group() as stages:
                     _start(stages, parts)
                     await _until_told(parts, signals, once=once)
                     stages.cancel_scope.cancel()
                 await _drain(parts, settings)
-                group.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
                 await parts.ways.resolver.aclose()
@@ -65,13 +67,16 @@ async def run(settings: Settings, *, once: bool, show: Show, peers: Collection[s
 def on_port(settings: Settings, report: Callable[[str], None]) -> Show:
     """Show a prober on a port of its own; `report` is told where."""
 
-    async def show(view: View, group: TaskGroup) -> str:
+    @asynccontextmanager
+    async def show(view: View) -> AsyncIterator[str]:
         listener = await ops.bind(*parse_address("probe.metrics", settings.metrics))
         address = ops.address_of(listener)
         report(f"metrics on http://{address}/metrics")
         pages = ops.Pages(registry_of(view.read), live=view.live, ready=view.ready)
-        group.start_soon(ops.serve, listener, pages, name="ops")
-        return address
+        async with anyio.create_task_group() as group:
+            group.start_soon(ops.serve, listener, pages, name="ops")
+            yield address
+            group.cancel_scope.cancel()
 
     return show
 

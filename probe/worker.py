@@ -10,11 +10,13 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import anyio
 import msgspec
-from anyio.abc import TaskGroup, UNIXSocketStream
+from anyio.abc import UNIXSocketStream
 
 from probe import daemon, logs
 from probe.errors import BusError, FleetpulseError
@@ -53,11 +55,14 @@ def main(descriptor: int, parent: int) -> int:
     post = msgspec.json.decode(_read_message(link), type=Post)
 
     async def run() -> None:
-        async def show(view: View, group: TaskGroup) -> str:
+        @asynccontextmanager
+        async def show(view: View) -> AsyncIterator[str]:
             link.setblocking(False)  # noqa: FBT003 - the standard library's own signature
             stream = await UNIXSocketStream.from_socket(link)
-            group.start_soon(answer, stream, view, name="link")
-            return "the supervisor's"
+            async with anyio.create_task_group() as group:
+                group.start_soon(answer, stream, view, name="link")
+                yield "the supervisor's"
+                group.cancel_scope.cancel()
 
         await daemon.run(post.settings, once=post.once, show=show, peers=post.peers)
 

@@ -327,6 +327,10 @@ class TestProbe:
             ("heartbeat_s = 9", "at most 5"),
             ("max_connections = 1000000", "file descriptors, but the limit is"),
             ("metrics = '192.0.2.1:0'", "the metrics address 192.0.2.1:0 cannot be bound"),
+            (
+                "metrics = '192.0.2.1:0'\nworkers = 2",
+                "the metrics address 192.0.2.1:0 cannot be bound",
+            ),
         ],
     )
     def test_settings_that_cannot_work_are_one_sentence_and_exit_2(
