@@ -288,9 +288,10 @@ async def count(farm: Farm, seconds: Counter[int]) -> None:
     """Count the farm's requests by the second."""
     began = time.monotonic()
     while True:
-        before = farm.requests.total()
+        before, since = farm.requests.total(), time.monotonic()
         await anyio.sleep(1.0)
-        seconds[int(time.monotonic() - began)] = farm.requests.total() - before
+        lasted_s = time.monotonic() - since
+        seconds[int(since - began)] = int((farm.requests.total() - before) / lasted_s)
 
 
 async def harass(crew: Crew, witness: Witness, chance: random.Random) -> None:
