@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from probe.bus import ProbeBus
-from probe.bus_writes import WriteMode
+from probe.bus_writes import Entries, WriteMode
 from probe.errors import (
     BusRefused,
     BusUnreachable,
@@ -349,6 +349,18 @@ class TestAnnounce:
 
 
 class TestErrors:
+    async def test_nothing_is_built_for_a_bus_that_is_away(self, world: World) -> None:
+        """What is written is written down when the connection is ready, so that it is fresh."""
+        built: list[str] = []
+
+        def build() -> Entries:
+            built.append("too early")
+            return {}
+
+        with pytest.raises(BusUnreachable):
+            await world.bus_away().write_statuses(build)
+        assert built == []
+
     async def test_an_absent_bus_is_unreachable_and_never_an_empty_answer(
         self, world: World
     ) -> None:
