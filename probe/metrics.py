@@ -78,6 +78,13 @@ INSTRUMENTS: Final = (
         "Targets without a result for two intervals and a timeout.",
         ("deployment",),
     ),
+    Instrument(
+        "certificate_expiry_timestamp_seconds",
+        _G,
+        "When the first of the verified certificates of a deployment's targets ends; Unix seconds.",
+        ("deployment",),
+        _LEAST,
+    ),
     Instrument("health_transitions_total", _C, "Verdict changes.", ("from", "to")),
     Instrument("statuses_written_total", _C, "Statuses written to the bus."),
     Instrument("results_dropped_total", _C, "Results too old to be written."),

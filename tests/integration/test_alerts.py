@@ -37,6 +37,9 @@ def grows(step: int) -> str:
     return f"0+{step}x{LENGTH}"
 
 
+DAY_S: Final = 86_400
+
+
 def turns(before: float, after: float) -> str:
     return f"{before}x{BREAK} {after}x{AFTER}"
 
@@ -70,6 +73,7 @@ HEALTHY: Final[Mapping[str, str]] = {
     f'targets{{{P}, {CHAT}, state="unhealthy"}}': stays(0),
     f'targets{{{P}, {CHAT}, state="unknown"}}': stays(0),
     f"targets_overdue{{{P}, {CHAT}}}": stays(0),
+    f"certificate_expiry_timestamp_seconds{{{P}, {CHAT}}}": stays(90 * DAY_S),
     f'probes_total{{{P}, {CHAT}, outcome="passed"}}': grows(15),
     f'schedule_lag_seconds_bucket{{{P}, le="0.02"}}': grows(15),
     f'schedule_lag_seconds_bucket{{{P}, le="1.0"}}': grows(15),
@@ -107,6 +111,7 @@ def without(prefix: str) -> dict[str, str]:
 
 OWNED, WORKERS = f"partitions_owned{{{P}}}", f"workers_reporting{{{P}}}"
 OVERDUE = f"targets_overdue{{{P}, {CHAT}}}"
+CERTIFICATE = f"certificate_expiry_timestamp_seconds{{{P}, {CHAT}}}"
 BUS, BUS_AWAY = f"bus_up{{{P}}}", f'incident_active{{{C}, kind="bus_unreachable"}}'
 READY, REPLICAS = f'routes{{{C}, {CHAT}, state="ready"}}', f"replicas_wanted{{{C}, {CHAT}}}"
 DEADLINE = f"rollout_deadline_timestamp_seconds{{{C}, {CHAT}}}"
@@ -147,6 +152,19 @@ STORIES: Final = (
             f'targets{{{P}, {CHAT}, state="healthy"}}': turns(10, 5),
             f'targets{{{P}, {CHAT}, state="unhealthy"}}': turns(0, 5),
         },
+    ),
+    Story("a certificate with time", 20, set(), {CERTIFICATE: turns(90 * DAY_S, 15 * DAY_S)}),
+    Story(
+        "a certificate ends next week",
+        20,
+        {"FleetpulseCertificateEnds"},
+        {CERTIFICATE: turns(90 * DAY_S, 7 * DAY_S)},
+    ),
+    Story(
+        "a certificate ends tomorrow",
+        20,
+        {"FleetpulseCertificateEnds", "FleetpulseCertificateEndsSoon"},
+        {CERTIFICATE: turns(90 * DAY_S, DAY_S)},
     ),
     Story("replicas are missing for a while", 10, set(), {READY: turns(10, 9)}),
     Story("replicas are missing", 16, {"FleetpulseReplicasMissing"}, {READY: turns(10, 9)}),

@@ -49,9 +49,10 @@ QUIET: Final = frozenset(
     {
         *("evictions_total", "evictions_blocked_total", "targets_rejected_total"),
         *("stage_restarts_total", "reconcile_failures_total", "compare_and_set_lost_total"),
+        "certificate_expiry_timestamp_seconds",
     }
 )
-"""Have no series while nothing is wrong."""
+"""Have no series while nothing is wrong, or nothing speaks TLS."""
 DATA_WITHIN_S: Final = 45.0
 
 

@@ -132,6 +132,18 @@ def test_deployments_beyond_the_budget_are_summed_up_as_others() -> None:
     }
 
 
+def test_of_a_deployments_certificates_the_first_to_end_is_shown() -> None:
+    """Whichever worker has seen it; and among the others, too."""
+    name, gathering = "certificate_expiry_timestamp_seconds", Gathering()
+    gathering.heard(0, {name: {("blue",): 2e9, ("green",): 3e9}}, now=0.0)
+    gathering.heard(1, {name: {("blue",): 1e9}}, now=0.0)
+    assert gathering.reading(now=0.0) == {name: {("blue",): 1e9, ("green",): 3e9}}
+    gathering.heard(
+        1, {name: {(f"d{n:03}",): 5e9 + n for n in range(DEPLOYMENTS_MAX + 1)}}, now=1.0
+    )
+    assert gathering.reading(now=1.0)[name][OTHERS,] == 5e9 + DEPLOYMENTS_MAX - 2
+
+
 def test_a_name_that_this_program_does_not_know_is_left_out() -> None:
     gathering = Gathering()
     gathering.heard(0, {"of_a_later_version_total": {(): 1}}, now=0.0)

@@ -55,6 +55,7 @@ PROMISED = frozenset(
         "network_cut_off",
         "targets_overdue",
         "targets_damped",
+        "certificate_expiry_timestamp_seconds",
     }
 )
 CLOSED_LABELS = {
@@ -69,6 +70,10 @@ class Connections:
         self.open_connections = 3
         self.max_kept = 75
         self.events = {ConnectionEvent.OPENED: 4, ConnectionEvent.RETRIED: 5}
+        self.ends: dict[str, float] = {}
+
+    def certificate_ends(self) -> dict[str, float]:
+        return self.ends
 
 
 class Rig:
@@ -89,7 +94,8 @@ class Rig:
             clock=self.clock,
         )
         self.census = Census(scheduler)
-        readings = Readings(self.prober, Connections(), self.census, version="0.1.0")
+        self.connections = Connections()
+        readings = Readings(self.prober, self.connections, self.census, version="0.1.0")
         self.pages = ops.Pages(registry_of(readings), live=lambda: None, ready=lambda: None)
 
     def clock(self) -> float:
@@ -153,6 +159,7 @@ def test_every_instrument_has_a_sample_after_a_while(rig: Rig) -> None:
     rig.ledger.transitions["healthy", "unhealthy"] = 1
     rig.ledger.rejected["malformed"] = 1
     rig.ledger.restarts["ticker"] = 1
+    rig.connections.ends["d0"] = 2e9
     names = set(rig.scrape())
     for instrument in INSTRUMENTS:
         suffix = "_bucket" if instrument.kind == "histogram" else ""
@@ -203,14 +210,15 @@ def test_a_target_nobody_visits_ages(rig: Rig) -> None:
 
 
 def test_series_stay_within_budget_at_ten_thousand_replicas(rig: Rig) -> None:
-    """50 deployments: what the prober has anyway, and eight series for each of them."""
+    """50 deployments: what the prober has anyway, and nine series for each of them."""
     own = series(rig.scrape())
+    rig.connections.ends = {f"d{number}": 2e9 for number in range(50)}
     rig.watch(targets_in(50, count=10_000))
     rig.wire.answers_at_once = REFUSED
     rig.advance(1.1)
     found = series(rig.scrape())
     print(f"series: {found} at 10,000 replicas in 50 deployments, {own} without any")  # noqa: T201 - a figure for the report
-    assert found == own + 50 * 8 <= SERIES_MAX
+    assert found == own + 50 * 9 <= SERIES_MAX
 
 
 def scrape_cost_s(rig: Rig, times: int) -> float:
@@ -241,11 +249,16 @@ def test_a_scrape_costs_the_same_whatever_the_number_of_replicas() -> None:
 
 def test_series_stay_within_budget_whatever_is_fed(rig: Rig) -> None:
     rig.watch(targets_in(3000, count=3000))
+    rig.connections.ends = {f"d{number}": 2e9 + number for number in range(3000)}
     scraped = rig.scrape()
     assert series(scraped) <= SERIES_MAX
     shown = {dict(labels)["deployment"] for labels in scraped["fleetpulse_targets"]}
     assert len(shown) == DEPLOYMENTS_MAX + 1
     assert OTHERS in shown
+    ends = scraped["fleetpulse_certificate_expiry_timestamp_seconds"]
+    assert ends.keys() == {(("deployment", name),) for name in shown}
+    others = (at for name, at in rig.connections.ends.items() if name not in shown)
+    assert ends[(("deployment", OTHERS),)] == min(others)
 
 
 def churn() -> Iterator[list[ReplicaProbeTarget]]:
