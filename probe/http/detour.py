@@ -21,10 +21,11 @@ from probe.http.exchange import Journey, exchange, root_of
 from probe.http.names import Resolved
 from probe.http.place import Name, UnixPath
 from probe.http.proxies import ForwardProxy
+from probe.http.renewal import Renewal, due
 from probe.http.request import Prepared, Step
 from probe.http.resolver import Resolver
 from probe.http.response import NOT_A_BYTE, Reply
-from probe.http.roles import Judge
+from probe.http.roles import Judge, nobody
 from probe.http.transport import ProxyTrouble, open_transport, request_for, said_by_proxy
 from probe.reasons import OutcomeKind, Reason
 from probe.scheduler import Check
@@ -49,17 +50,17 @@ class _Kept(NamedTuple):
 class _Way:
     """What the detour keeps of one check."""
 
-    __slots__ = ("journey", "kept", "prepared", "task")
+    __slots__ = ("journey", "kept", "prepared", "renew_at", "task")
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, *, renew_at: float) -> None:
         self.prepared = prepared
+        self.renew_at = renew_at
         self.kept: _Kept | None = None
         self.task: asyncio.Task[None] | None = None
         self.journey = Journey(has_tls=False, has_proxy=False)
 
-
-def _nobody(check: Check, outcome: Outcome, /) -> None:
-    raise RuntimeError(f"{check} ended with {outcome.reason} before the wire was given its sweep")
+    def renew(self, prepared: Prepared, renew_at: float) -> None:
+        self.prepared, self.renew_at = prepared, renew_at
 
 
 class Detour:
@@ -74,9 +75,10 @@ class Detour:
         resolver: Resolver | None = None,
         proxy: ForwardProxy | None = None,
     ) -> None:
-        self.done: Callable[[Check, Outcome], None] = _nobody
+        self.done: Callable[[Check, Outcome], None] = nobody
         self.max_open = max_open
         self._judge = judge
+        self._renewal = Renewal(judge.admit)
         self._loop = loop
         self._resolver = resolver
         self._proxy = proxy
@@ -93,7 +95,7 @@ class Detour:
 
     # Called by the pool.
 
-    def start(self, check: Check, _now: float) -> None:
+    def start(self, check: Check, now: float) -> None:
         """Begin one probe; see `probe.sweep.Wire`."""
         way = check.connection
         if not isinstance(way, _Way):
@@ -102,7 +104,9 @@ class Detour:
             except WireError as error:  # targets are admitted when loaded: only a caller's slip
                 self.done(check, self._judge.denied(str(error)))
                 return
-            way = check.connection = _Way(prepared)
+            way = check.connection = _Way(prepared, renew_at=due(check.target, now))
+        elif now >= way.renew_at and (way.kept is None or way.kept.uses >= FRESH_EVERY):
+            self._renewal.renew(way, check.target, now)
         prepared = way.prepared
         if prepared.refusal is not None:
             self.done(check, self._judge.denied(prepared.refusal))
@@ -251,6 +255,8 @@ class Detour:
             if reply is NOT_A_BYTE and not journey.dialled:
                 raise _StaleError
             outcome, keeps = self._replied(check, step, reply, journey), reply.reusable
+            if outcome.reason is Reason.AUTH_REJECTED:
+                keeps = False  # perhaps a secret was rotated, and a new connection is given it
             if outcome.kind is not OutcomeKind.PASSED:
                 break
         return outcome, keeps

@@ -35,14 +35,22 @@ class Line:
         "name",
         "plain",
         "prepared",
+        "renew_at",
         "request",
     )
 
-    def __init__(self, prepared: Prepared, replica_id: str) -> None:
+    def __init__(self, prepared: Prepared, replica_id: str, *, renew_at: float) -> None:
+        self.keep = Keep(replica_id)
+        self._session: SSLSession | None = None
+        self._resume_until = 0.0
+        self._take(prepared, renew_at)
+
+    def _take(self, prepared: Prepared, renew_at: float) -> None:
         place, steps = prepared.place, prepared.steps
         first = steps[0] if steps else NOTHING
         self.prepared = prepared
-        self.keep = Keep(replica_id)
+        self.renew_at = renew_at
+        """From then on its secrets and certificates are to be read again; never, without any."""
         self.name = place.text if isinstance(place, Name) else None
         self.endpoints: tuple[Endpoint, ...] = (
             () if isinstance(place, Name) else (endpoint_of(place, prepared.port),)
@@ -58,11 +66,16 @@ class Line:
             and not self.later
         )
         """One reply is all, and what comes may be it as it stands: most of all probes."""
-        self._session: SSLSession | None = None
-        self._resume_until = 0.0
 
     def __repr__(self) -> str:
         return f"Line({self.prepared.place}:{self.prepared.port}, {self.keep})"
+
+    def renew(self, prepared: Prepared, renew_at: float) -> None:
+        """Go on with the target prepared anew; no connection may be open."""
+        before, after = self.prepared.tls, prepared.tls
+        if before is None or after is None or before.context is not after.context:
+            self._session = None  # of another context, which no handshake takes
+        self._take(prepared, renew_at)
 
     def session(self, now: float) -> SSLSession | None:
         """Return the TLS session to take up, if there is one and it is not too old."""

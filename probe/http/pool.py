@@ -7,7 +7,6 @@ What replies and failures mean, it asks its judge (`probe.check`).
 """
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import lru_cache, partial
@@ -25,8 +24,9 @@ from probe.http.keep import KeepRule
 from probe.http.line import NOTHING, Line
 from probe.http.names import Resolved
 from probe.http.poller import Poller
+from probe.http.renewal import REFUSALS, Renewal, due
 from probe.http.response import NOT_A_BYTE, Reply
-from probe.http.roles import Detour, Judge, Phase, Resolver
+from probe.http.roles import Detour, Judge, Phase, Resolver, nobody
 from probe.reasons import Reason
 from probe.scheduler import Check
 from probe.wire import OutcomeKind
@@ -56,12 +56,7 @@ class ConnectionEvent(StrEnum):
     IDLED_OUT = "idled_out"
     """The replica closed a kept connection between two probes, or spoke unasked."""
     DROPPED = "dropped"
-    """We closed it: not worth keeping, due for a fresh one, reply not cleanly complete, late, or
-    no room."""
-
-
-def _nobody(check: Check, outcome: Outcome, /) -> None:
-    raise RuntimeError(f"{check} ended with {outcome.reason} before the wire was given its sweep")
+    """We closed it: not worth keeping, too old, reply not cleanly complete, late, or no room."""
 
 
 class HttpPool:
@@ -87,8 +82,9 @@ class HttpPool:
         self.max_kept = max_kept
         self.poller = Poller(loop)
         self.read_whole = lru_cache(maxsize=REPLIES_REMEMBERED)(response.read_whole)
-        self._done: Callable[[Check, Outcome], None] = _nobody
+        self._done: Callable[[Check, Outcome], None] = nobody
         self._judge = judge
+        self._renewal = Renewal(judge.admit)
         self._keep = keep
         self._resolver = resolver
         self._detour = detour
@@ -130,10 +126,11 @@ class HttpPool:
 
         Only verified ones are known. O(targets with TLS).
         """
-        ends: defaultdict[str, float] = defaultdict(lambda: inf)
+        ends: dict[str, float] = {}
         for check, ends_at in self._certificates.items():
-            ends[check.deployment] = min(ends[check.deployment], ends_at)
-        return dict(ends)
+            name = check.target.deployment
+            ends[name] = min(ends.get(name, inf), ends_at)
+        return ends
 
     # Called by the sweep.
 
@@ -148,16 +145,19 @@ class HttpPool:
             held = held.line
         if held is None:
             try:
-                held = Line(self._judge.admit(check.target), check.replica_id)
+                prepared = self._judge.admit(check.target)
             except WireError as error:  # targets are admitted when loaded: only a caller's slip
                 self._done(check, self._judge.denied(str(error)))
                 return
-            check.connection = None if held.prepared.detour else held
+            held = Line(prepared, check.replica_id, renew_at=due(check.target, now))
+            check.connection = None if prepared.detour else held
         if not isinstance(held, Line) or held.prepared.detour:
             self._go_round(check, now)
         elif held.prepared.refusal is not None:
             self._done(check, self._judge.denied(held.prepared.refusal))
         else:
+            if now >= held.renew_at:
+                self._renewal.renew(held, check.target, now)
             connection = Connection(self, check, held, began_at=monotonic())
             self._dial(connection, connect_by=now + check.connect_timeout_s)
 
@@ -318,6 +318,7 @@ class HttpPool:
             and carried < connection.limit
             and now < connection.retire_at
             and len(self._open) <= self.max_kept
+            and (reply.status not in REFUSALS or connection.line.renew_at == inf)
         ):
             connection.state = _IDLE
         else:

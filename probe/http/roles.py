@@ -18,6 +18,11 @@ Phase = Literal["resolve", "connect", "tls", "reply"]
 """What a deadline finds a probe doing."""
 
 
+def nobody(check: Check, outcome: Outcome, /) -> None:
+    """Stand for the sweep until there is one."""
+    raise RuntimeError(f"{check} ended with {outcome.reason} before the wire was given its sweep")
+
+
 class Judge(Protocol):
     """What replies and failures mean. Durations are seconds."""
 

@@ -75,8 +75,9 @@ class Asker:
         )
         return Check(target)
 
-    def start(self, check: Check) -> None:
-        now = monotonic()
+    def start(self, check: Check, *, later_s: float = 0.0) -> None:
+        """Begin a probe, as if so much time had passed."""
+        now = monotonic() + later_s
         self.waiting.add(check)
         check.started_at = now
         check.deadline = now + check.first_deadline_s
@@ -92,8 +93,8 @@ class Asker:
                         check.deadline = self.pool.expire(check, now) or check.deadline
                 await anyio.sleep(0.002)
 
-    async def probe(self, check: Check) -> Outcome:
-        self.start(check)
+    async def probe(self, check: Check, *, later_s: float = 0.0) -> Outcome:
+        self.start(check, later_s=later_s)
         await self.settle(check)
         return self.outcomes[check][-1]
 

@@ -39,9 +39,10 @@ class Traveller:
         resolver: Resolver | None = None,
         policy: ConnectPolicy = POLICY,
         max_open: int = 100,
+        judge: StatusJudge | None = None,
     ) -> None:
         tls = TlsContexts(authority.directory if authority else None)
-        self.judge = StatusJudge(policy, tls=tls, proxy=proxy)
+        self.judge = judge or StatusJudge(policy, tls=tls, proxy=proxy)
         self.detour = Detour(
             self.judge,
             loop=asyncio.get_running_loop(),
@@ -69,13 +70,14 @@ class Traveller:
         )
         return Check(target)
 
-    def start(self, check: Check) -> None:
+    def start(self, check: Check, *, later_s: float = 0.0) -> None:
+        """Begin a probe, as if so much time had passed."""
         self.waiting.add(check)
-        check.started_at = monotonic()
+        check.started_at = monotonic() + later_s
         self.detour.start(check, check.started_at)
 
-    async def probe(self, check: Check) -> Outcome:
-        self.start(check)
+    async def probe(self, check: Check, *, later_s: float = 0.0) -> Outcome:
+        self.start(check, later_s=later_s)
         look_at = check.started_at + min(check.timeout_s, check.connect_timeout_s)
         with anyio.fail_after(10):
             while check in self.waiting:
