@@ -95,9 +95,14 @@ class Prober:
     _ran_at: float = field(default=inf, init=False)
 
     @property
+    def outdated(self) -> bool:
+        """Whether it stood still, and what it knows is from before."""
+        return self.ridden_out < self.standstills
+
+    @property
     def muted(self) -> bool:
         """Whether what it knows must not be written: it is sick, or stood still."""
-        return self.sick is not None or self.ridden_out < self.standstills
+        return self.sick is not None or self.outdated
 
     def runs(self, now: float) -> None:
         """Note that this process runs, and whether it has not for long (stopped, or starved).
@@ -283,5 +288,6 @@ class Ticker:
         observe(self._prober.ledger.loop_lag, late_s)
         self.lag_max_s = max(self.lag_max_s, late_s)
         self.ticked_at = now
-        self._prober.sweep.tick(now)
+        if not self._prober.outdated:  # else what it starts would be a crowd, and void
+            self._prober.sweep.tick(now)
         self._after()

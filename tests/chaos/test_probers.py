@@ -319,6 +319,7 @@ async def harass(crew: Crew, witness: Witness, chance: random.Random) -> None:
             if time.monotonic() >= until_s:
                 crew.send(number, signal.SIGCONT)
                 del stopped[number]
+                await anyio.sleep(SIZES.rest_s)  # it joins, which is a hand-over too
     for number, until_s in stopped.items():
         await anyio.sleep(max(0.0, until_s - time.monotonic()))
         crew.send(number, signal.SIGCONT)

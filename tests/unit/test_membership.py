@@ -161,6 +161,9 @@ class TestAbsence:
         stopped.stopped = False
         stopped.wire.answer_all()  # the old truth, and the first thing it hears
         await stopped.flusher.flush()
+        started = len(stopped.wire.starts)
+        stopped.ticker.tick(herd.now, late_s=150.0)
+        assert len(stopped.wire.starts) == started
         for _ in range(40):
             await herd.live(0.25)
             assert not any(herd.status(replica(n)).healthy for n in range(TARGETS))
