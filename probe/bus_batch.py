@@ -1,7 +1,7 @@
 """Commands packed for the wire, and their replies taken apart again.
 
 Used by the links to the bus: redis keeps pool, authentication and TLS, the bytes are made here,
-because its own pipeline costs 5 us a command and this 0.5. Pure: no connection, no clock.
+because its own pipeline costs 8 us more for each command. Pure: no connection, no clock.
 """
 
 from collections.abc import Sequence

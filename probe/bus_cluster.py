@@ -2,8 +2,8 @@
 
 No command and no transaction spans nodes here. What the single-server link does at once is done
 key by key, in the order that its caller asks for; what that costs is said in the operations page.
-Topology and connections are the library's, packing and redirection ours: its pipeline takes 30 us
-a command.
+Topology and connections are the library's; packing and redirection are ours, because its pipeline
+refuses what spans nodes and is slow at the rest.
 """
 
 from collections import defaultdict
