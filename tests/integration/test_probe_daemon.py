@@ -1,5 +1,6 @@
 """A real prober process against a real bus and a farm of real HTTP servers."""
 
+import re
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +16,7 @@ from probe.wire import (
     HEARTBEAT_TTL_S,
     Keys,
     Reason,
+    ReplicaHealthStatus,
     ReplicaId,
     ReplicaProbeTarget,
     decode_heartbeat,
@@ -97,12 +99,12 @@ async def has_status(client: Redis, replica_id: ReplicaId, *, healthy: bool) -> 
 async def test_every_reply_has_its_reason_and_every_key_its_time_to_live(
     any_bus: EmbeddedValkey, farm: Farm, log: Path
 ) -> None:
-    """R-55, R-64."""
+    """R-55, R-64: on the bus and in the metrics, each by its code."""
     async with Redis.from_url(any_bus.url) as client:
         await client.flushall()
         wanted = {replica(n): reason for n, reason in enumerate(EXPECTED.values())}
         await load(any_bus, *(target(n, farm.plant(kind)) for n, kind in enumerate(EXPECTED)))
-        async with ProberProcess.running(any_bus.url, log):
+        async with ProberProcess.running(any_bus.url, log) as prober:
 
             async def settled() -> bool:
                 found = [await status_of(client, replica_id) for replica_id in wanted]
@@ -114,10 +116,63 @@ async def test_every_reply_has_its_reason_and_every_key_its_time_to_live(
                 assert status is not None
                 assert (status.reason, status.healthy) == (reason, reason is Reason.OK)
                 assert 1 <= await client.ttl(Keys().status(replica_id)) <= 120
+            page = await prober.get("/metrics")
+            counted = set(re.findall(r'probe_failures_total{reason="(\w+)"} [1-9]', page))
+            assert counted == {*wanted.values()} - {Reason.OK}
             async for key in client.scan_iter():
                 name = key.decode()
                 if name not in WITHOUT_TTL and not name.startswith(INDEX):
                     assert await client.ttl(key) > 0, name
+
+
+async def test_each_target_is_probed_as_it_asks(bus: EmbeddedValkey, farm: Farm, log: Path) -> None:
+    """R-02: its interval, its timeout, its expected status and its retries."""
+    sinking = farm.plant("ok200")
+    await load(
+        bus,
+        target(1, farm.plant("s503"), expected_status="503", interval_s=0.1),
+        target(2, farm.plant("s503"), expected_status="500-503", interval_s=0.6),
+        target(3, farm.plant("hang"), timeout_s=0.3),
+        target(4, farm.plant("hang"), timeout_s=0.7, connect_timeout_s=0.1),
+        target(5, sinking, max_retries=4, interval_s=0.2),
+    )
+    async with Redis.from_url(bus.url) as client, ProberProcess.running(bus.url, log):
+
+        async def told(number: int) -> ReplicaHealthStatus:
+            found: list[ReplicaHealthStatus] = []
+
+            async def there() -> bool:
+                status = await status_of(client, replica(number))
+                found.extend([] if status is None else [status])
+                return bool(found)
+
+            await until(there)
+            return found[-1]
+
+        for number, limit_s in ((3, 0.3), (4, 0.7)):
+            late = await told(number)
+            assert late.detail == f"no byte of a reply within {limit_s} s"
+            assert late.latency_ms == pytest.approx(limit_s * 1000, abs=1)
+        assert (await told(5)).healthy
+        farm.turn(sinking, "s500")
+        seen: list[ReplicaHealthStatus] = []
+
+        async def sunk() -> bool:
+            seen.append(await told(5))
+            return not seen[-1].healthy
+
+        await until(sunk)
+        assert max(status.consecutive_failures for status in seen if status.healthy) <= 3
+        assert seen[-1].consecutive_failures == 4
+
+        async def often_enough() -> bool:
+            return (await told(2)).seq >= 5
+
+        await until(often_enough)
+        often, seldom = await told(1), await told(2)
+        assert often.healthy
+        assert seldom.healthy
+        assert 5 <= often.seq / seldom.seq <= 7
 
 
 async def test_a_new_target_is_found_and_a_removed_one_is_left_alone(

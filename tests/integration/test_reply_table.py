@@ -18,7 +18,7 @@ async def asker() -> AsyncIterator[Asker]:
 
 
 def test_table_has_passing_and_failing_kinds_and_blames_the_replica_alone() -> None:
-    """R-03: what a replica answers is never the prober's own fault."""
+    """R-53: what a replica answers is never the prober's own fault."""
     for column in (
         {kind.outcome for kind in TABLE.values()},
         {kind.outcome_needed for kind in TABLE.values()},

@@ -150,6 +150,7 @@ def test_a_status_that_stands_still_is_no_status() -> None:
 
 
 def test_a_verdict_says_which_rule_fired_with_which_numbers() -> None:
+    """R-55: so that the history has the reason, too."""
     evidence = failed(
         a_route(),
         times=4,
