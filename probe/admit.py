@@ -5,22 +5,34 @@ refused then, by the name of the field, and a probe only has to be run. Must not
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Final, Protocol
 
 from probe.errors import MalformedEntry, UnsupportedCheck, WireError
 from probe.http.content import Content
 from probe.http.policy import ConnectPolicy, Place, UnixPath, parse_place
-from probe.http.request import Headers, Prepared, Step, authority, encode_request, headers_of
+from probe.http.request import (
+    ANY_HOST,
+    Headers,
+    Prepared,
+    Step,
+    addressed,
+    authority,
+    encode_request,
+    headers_of,
+)
 from probe.http.tls import TlsPlan
 from probe.layers import nearest
 from probe.profiles import PROFILES
 from probe.specs import CheckSpec, HttpCheck, TlsOptions
-from probe.wire import ReplicaProbeTarget, status_set
+from probe.wire import Method, ReplicaProbeTarget, status_set
 
 AGENT: Final = f"fleetpulse/{version('fleetpulse')}"
 STEPS_MAX: Final = 8
 """Of one probe: they share one deadline, and each costs the replica a request."""
+DRAFTS_MAX: Final = 1024
+"""Steps remembered but for their host: a fleet has few kinds of targets."""
 LOCAL_HOST: Final = "localhost"
 """The Host header over a socket of this machine, where no host has a name."""
 
@@ -71,12 +83,7 @@ def admit(
         MalformedEntry: if a part of it cannot be sent, or expectations contradict each other.
     """
     place = parse_place(target.replica_host)
-    values = _values(target, secrets)
-    headers = headers_of(host_header=_host_header(target, place), agent=AGENT, own=values)
-    asked = tuple(_asked(target))
-    steps = tuple(_step(target, check, headers) for check in asked if isinstance(check, HttpCheck))
-    if len(steps) > STEPS_MAX:
-        raise MalformedEntry(f"checks: {len(steps)} requests a probe; ask for at most {STEPS_MAX}")
+    steps = _steps(target, _host_header(target, place), secrets)
     proxied = proxy is not None and proxy.covers(place)
     if proxied:
         _refuse_by_proxy(target, has_steps=bool(steps))
@@ -90,9 +97,47 @@ def admit(
     )
 
 
-def _asked(target: ReplicaProbeTarget) -> Iterator[CheckSpec]:
-    """Yield what `checks` comes to, profiles replaced by what they stand for."""
+def _steps(
+    target: ReplicaProbeTarget, host_header: str, secrets: SecretSource | None
+) -> tuple[Step, ...]:
+    """Return the steps of a target; those of a kind that was seen before are mostly made."""
+    if isinstance(target.checks, str) and not target.headers:
+        drafts = _drafts(target.checks, target.method, target.health_path, target.expected_status)
+        return tuple([addressed(draft, host_header) for draft in drafts])
+    values = _values(target, secrets)
+    headers = headers_of(host_header=host_header, agent=AGENT, own=values)
     checks = (target.checks,) if isinstance(target.checks, str) else target.checks
+    steps = tuple(
+        _step(
+            check,
+            method=target.method,
+            path=target.health_path,
+            expected=target.expected_status,
+            headers=headers,
+            replica_id=target.replica_id,
+            secrets=tuple(value for _, value in values),
+        )
+        for check in _asked(checks)
+        if isinstance(check, HttpCheck)
+    )
+    if len(steps) > STEPS_MAX:
+        raise MalformedEntry(f"checks: {len(steps)} requests a probe; ask for at most {STEPS_MAX}")
+    return steps
+
+
+@lru_cache(DRAFTS_MAX)
+def _drafts(checks: str, method: Method, path: str, expected: str) -> tuple[Step, ...]:
+    """Return the steps of a profile for any host; no profile asks for a replica's own id."""
+    headers = headers_of(host_header=ANY_HOST, agent=AGENT)
+    return tuple(
+        _step(check, method=method, path=path, expected=expected, headers=headers)
+        for check in _asked((checks,))
+        if isinstance(check, HttpCheck)
+    )
+
+
+def _asked(checks: tuple[str | CheckSpec, ...]) -> Iterator[CheckSpec]:
+    """Yield what `checks` comes to, profiles replaced by what they stand for."""
     if not checks:
         raise UnsupportedCheck("checks: the list is empty; leave it out for 'http'")
     for check in checks:
@@ -107,19 +152,28 @@ def _asked(target: ReplicaProbeTarget) -> Iterator[CheckSpec]:
             )
 
 
-def _step(target: ReplicaProbeTarget, check: HttpCheck, headers: Headers) -> Step:
-    path, method = check.path or target.health_path, check.method or target.method
+def _step(
+    check: HttpCheck,
+    *,
+    method: Method,
+    path: str,
+    expected: str,
+    headers: Headers,
+    replica_id: str = "",
+    secrets: tuple[str, ...] = (),
+) -> Step:
+    path, method = check.path or path, check.method or method
     if method == "HEAD" and (check.body_contains or check.json):
         raise MalformedEntry("checks: the reply to a HEAD has no body to look into; use GET")
     return Step(
         request=encode_request(method, path, headers),
         head_only=method == "HEAD",
-        expected=status_set(check.expected_status or target.expected_status),
-        content=Content.of(check, replica_id=target.replica_id),
+        expected=status_set(check.expected_status or expected),
+        content=Content.of(check, replica_id=replica_id),
         method=method,
         path=path,
         headers=headers,
-        secrets=tuple(value for name, value in headers if name in target.headers),
+        secrets=secrets,
     )
 
 

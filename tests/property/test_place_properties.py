@@ -1,14 +1,14 @@
 """No host is read in two ways: what the system takes for an address is never a name."""
 
 import socket
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from probe.errors import UnsupportedCheck
 from probe.http.place import Name, UnixPath, parse_place
-from probe.http.policy import ConnectPolicy, carried
+from probe.http.policy import NEVER_DIALLED, ConnectPolicy, carried
 
 NUMERIC = st.text("0123456789.xXabcdefABCDEF:%[]", max_size=40)
 PARTS = st.integers(0, 2**32).flatmap(
@@ -61,3 +61,29 @@ def test_carrier_is_judged_as_what_it_carries(inner: IPv4Address) -> None:
     for carrier in map(IPv6Address, carriers):
         assert carried(carrier) == inner
         assert (policy.refusal_of_address(carrier, 80) is None) == (plain is None)
+
+
+NETWORKS = st.lists(
+    st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 32)).map(
+        lambda net: str(IPv4Network(net, strict=False))
+    ),
+    max_size=4,
+)
+EDGES = [
+    address
+    for never, _ in NEVER_DIALLED
+    if isinstance(never, IPv4Network)
+    for address in (int(never[0]) - 1, int(never[0]), int(never[-1]), int(never[-1]) + 1)
+    if 0 <= address < 2**32
+]
+
+
+@given(NETWORKS, st.one_of(st.integers(0, 2**32 - 1), st.sampled_from(EDGES)))
+def test_addresses_are_cleared_at_once_only_where_every_network_says_so(
+    allow: list[str], number: int
+) -> None:
+    """The short way over ranges answers as the long one over networks."""
+    policy = ConnectPolicy.of(allow)
+    for address in (IPv4Address(number), *(n[e] for n in policy.networks for e in (0, -1))):
+        assert isinstance(address, IPv4Address)
+        assert policy.refusal_of_address(address, 80) == policy._refusal_of_address(address, 80)
