@@ -241,24 +241,42 @@ def status(
     show_default=True,
     help="How long to measure.",
 )
+@click.option(
+    "--latency",
+    "latency_s",
+    type=click.FloatRange(0.0001, 600),
+    default=0.1,
+    show_default=True,
+    help="Seconds a replica takes to reply, on average.",
+)
+@_redis
 @_json
 @_plainly
-def capacity(seconds: float, *, as_json: bool) -> None:
+def capacity(seconds: float, latency_s: float, redis_url: str | None, *, as_json: bool) -> None:
     """Measure how many replicas one worker could watch on this machine.
 
-    Needs neither bus nor replicas: it asks a stand-in of its own, on loopback.
+    Needs neither bus nor replicas: it asks a stand-in of its own, on loopback, and writes the
+    statuses to a Valkey of its own where one is installed. With --redis to that server: as many
+    as a large fleet's, under keys that begin with capacity: and expire within two minutes.
     """
-    from probe import capacity, show  # noqa: PLC0415
+    from probe import bounds, capacity, logs, show  # noqa: PLC0415
 
+    logs.configure()
+    settings = _settings(None, redis_url=redis_url).settings if redis_url else None
     steps, hidden = 50, not sys.stderr.isatty()  # each step drawn is CPU that is measured
     with click.progressbar(length=steps, label="measuring", file=sys.stderr, hidden=hidden) as bar:
         found = _run(
-            lambda: capacity.measure(seconds, lambda done: bar.update(int(done * steps) - bar.pos))
+            lambda: capacity.measure(
+                seconds,
+                lambda done: bar.update(int(done * steps) - bar.pos),
+                settings=settings,
+                latency_s=latency_s,
+            )
         )
     if as_json:
         show.line(found)
     else:
-        click.echo("\n".join(capacity.lines(found)))
+        click.echo("\n".join(bounds.lines(found)))
 
 
 COMMANDS: Final = {

@@ -5,8 +5,6 @@ Hears on that socket first what to do, then single bytes, each asking for its fi
 the process that started it.
 """
 
-import ctypes
-import os
 import signal
 import socket
 import sys
@@ -21,6 +19,7 @@ from anyio.abc import UNIXSocketStream
 from probe import daemon, logs
 from probe.errors import BusError, FleetpulseError
 from probe.gather import Snapshot, encode
+from probe.lifetime import die_with
 from probe.parts import View
 from probe.settings import Settings
 
@@ -29,7 +28,6 @@ EXIT_UNREACHABLE: Final = 3
 HEAD_BYTES: Final = 4
 """Each message begins with its length."""
 ASKED_MAX: Final = 256
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class Post(msgspec.Struct, frozen=True):
@@ -48,7 +46,7 @@ def framed(body: bytes) -> bytes:
 
 def main(descriptor: int, parent: int) -> int:
     """Work until told to stop; return the exit code."""
-    if not _die_with(parent):
+    if not die_with(parent):
         return EXIT_UNREACHABLE
     logs.configure()
     link = socket.socket(fileno=descriptor)
@@ -85,13 +83,6 @@ async def answer(stream: UNIXSocketStream, view: View) -> None:
         except anyio.BrokenResourceError:
             pass
     signal.raise_signal(signal.SIGTERM)
-
-
-def _die_with(parent: int) -> bool:
-    """Ask the kernel to kill us when `parent` dies; tell whether it still lives."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    return os.getppid() == parent
 
 
 def _read_message(link: socket.socket) -> bytes:

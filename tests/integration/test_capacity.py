@@ -3,30 +3,32 @@
 import json
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from shutil import rmtree
 
 import msgspec
 import pytest
 from click.testing import CliRunner
+from redis import Redis
 
-from probe import cli
-from probe.capacity import Capacity, Regime, _kept_and_dialled, lines
+from controller.embedded import EmbeddedValkey
+from probe import cli, stand_ins
+from probe.bounds import Capacity
 
 SECONDS = 3.0
+ROOT = Path(__file__).parents[2]
 
 
-def regime(connections: str, per_second: int) -> Regime:
-    return msgspec.convert(
-        {
-            "connections": connections,
-            "cpu_us_per_probe": 0.7e6 / per_second,
-            "probes_per_second": per_second,
-            "probes_measured": 1000,
-            "failed": 0,
-        },
-        Regime,
-    )
+@pytest.fixture
+def bus() -> Iterator[EmbeddedValkey]:
+    with tempfile.TemporaryDirectory(prefix="fp-") as directory:
+        server = EmbeddedValkey(Path(directory, "bus"))
+        server.start()
+        yield server
+        server.stop()
 
 
 def run(*arguments: str) -> tuple[str, float]:
@@ -47,35 +49,61 @@ def test_it_measures_both_kinds_of_connections_within_its_time() -> None:
     assert kept.probes_measured > 100 < new.probes_measured
     assert 3 < kept.cpu_us_per_probe < new.cpu_us_per_probe < 2000
     assert found.memory_bytes_per_target < 20_000
+    assert found.bus is not None
+    assert found.bus.url == "", "a server of our own"
+    assert found.bus.statuses_written >= kept.probes_measured + new.probes_measured - 2000
+    assert found.bus.statuses_per_second > 1000
     for each in found.reach:
         assert 0 < each.if_closed <= each.if_kept
 
 
-def test_headroom_is_left_and_what_cannot_be_kept_is_dialled() -> None:
-    """30 % of a core stays free; beyond the descriptors each probe costs a connection."""
-    kept, new = regime("kept", 40_000), regime("new", 10_000)
-    assert _kept_and_dialled(1.0, kept, new, max_kept=50_000) == 40_000
-    half_kept = _kept_and_dialled(1.0, kept, new, max_kept=20_000)
-    assert half_kept == 20_000 + 5_000
-    assert _kept_and_dialled(1.0, kept, new, max_kept=0) == 10_000
+def test_statuses_go_to_the_bus_that_is_named_and_do_not_stay(bus: EmbeddedValkey) -> None:
+    text, _ = run("--seconds", str(SECONDS), "--json", "--redis", bus.url)
+    found = msgspec.convert(json.loads(text), Capacity)
+    assert found.bus is not None
+    assert found.bus.url == bus.url
+    with Redis.from_url(bus.url) as client:
+        keys = [key.decode() for key in client.scan_iter()]
+        assert 100 < len(keys) <= found.bus.statuses_written
+        assert {key.split(":")[0] for key in keys} == {"capacity"}
+        assert all(0 < client.ttl(key) <= 120 for key in keys[:50])
 
 
-def test_a_person_reads_a_table_and_is_told_of_a_bad_measurement() -> None:
-    doubtful = msgspec.structs.replace(regime("new", 10_000), failed=3)
-    found = Capacity(
-        regimes=(regime("kept", 40_000), doubtful),
-        reach=(),
-        memory_bytes_per_target=4000,
-        memory_available_mb=1000,
-        descriptors=1024,
-        connections_kept_max=720,
-        local_ports=28232,
-        cpus=2,
+def test_a_bus_that_does_not_answer_is_one_sentence_and_exit_3(tmp_path: Path) -> None:
+    address = f"unix://{tmp_path / 'absent'}"
+    result = CliRunner().invoke(cli.capacity, ["--seconds", "3", "--redis", address])
+    assert result.exit_code == cli.EXIT_UNREACHABLE
+    assert result.stderr.startswith("Error: ")
+    assert "Traceback" not in result.stderr
+
+
+def test_where_no_server_is_installed_there_is_no_bus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stand_ins, "server_binary", lambda: None)
+    with stand_ins.stand_in_bus() as url:
+        assert url is None
+
+
+def test_a_bus_of_our_own_dies_with_who_started_it() -> None:
+    program = (
+        "import time\n"
+        "from probe.stand_ins import stand_in_bus\n"
+        "with stand_in_bus() as url:\n"
+        "    print(url, flush=True)\n"
+        "    time.sleep(60)\n"
     )
-    text = "\n".join(lines(found))
-    assert "40,000" in text
-    assert "720 connections are kept, the rest dial" in text
-    assert "3 probes did not pass" in text
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT
+    ) as ours:
+        assert ours.stdout is not None
+        url = ours.stdout.readline().decode().strip()
+        with Redis.from_url(url) as client:
+            server = int(client.info("server")["process_id"])
+        ours.kill()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{server}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    rmtree(Path(url.removeprefix("unix://")).parent)
 
 
 @pytest.mark.parametrize("seconds", ["1", "60", "soon"])
