@@ -13,12 +13,18 @@ from typing import Final, NamedTuple, TypeVar
 from probe.spread import SLOTS_PER_S, Spread
 from probe.watch import JOINING, Check
 
-FIRST_PROBE_S: Final = 0.7
-"""A new target is probed so soon after it is read: with a look at the bus every 0.25 s that is
-within a second of being written (P11)."""
+FIRST_PROBE_S: Final = 0.5
+"""A new target is probed so soon after it is read where there is room, and whatever its interval:
+with a look at the bus every 0.25 s that is well within a second of being written (P11)."""
 IN_PHASE_S: Final = 1.0
-"""At such an interval or less its phase is soon enough, and anything sooner would crowd the
+"""At such an interval or less a crowd waits for its phase: anything sooner would only crowd the
 start of a whole fleet (R-61)."""
+FIRST_STARTS_PER_S: Final = 10_000.0
+"""First probes come at such a rate, regular ones included: each dials, and builds what the later
+ones find, so that it costs three times as much. Half of what one core can dial."""
+HURRY_SHARE: Final = 0.05
+"""Of the regular rate there is always so much room on top for first probes, and in any slot for
+one: few new targets need not wait, and many do not make themselves felt."""
 CATCH_UP_S: Final = 1.0
 """After a longer pause than this (a suspended machine, a stopped process) the beat goes on from
 where it was: all targets get their next result later, and none of them in a crowd."""
@@ -59,8 +65,10 @@ class Beat:
         "_slot",
         "_spread",
         "_stretch",
+        "_tail",
         "_time",
         "_wheel",
+        "joined_by",
         "missed",
         "rate_per_s",
         "stretch",
@@ -76,6 +84,9 @@ class Beat:
         self._time = -1.0  # the same on the beat's clock; negative before the first
         self._stretch = 1.0  # since then
         self._slipped = 0.0  # starts that a pause took, and that are not yet a whole one
+        self._tail = 0  # slots before this one have no room for first starts
+        self.joined_by = 0.0
+        """When the last of those that joined so far has its first start."""
         self.stretch = 1.0
         """All intervals are so many times as long (>= 1.0); takes effect at the next advance."""
         self.missed = 0
@@ -89,11 +100,11 @@ class Beat:
             return now
         return self._time + min(now - self._now, CATCH_UP_S) / self._stretch
 
-    def join(self, check: Check, now: float, *, in_phase: bool) -> None:
+    def join(self, check: Check, now: float, *, wait_s: float | None) -> None:
         """Give a check its phase and its first start.
 
         With a fresh verdict from the bus it waits for its phase; without, it is probed within
-        `FIRST_PROBE_S`, its phase shrunk to that time: as evenly spread (R-61).
+        `FIRST_PROBE_S`, or as soon as there is room for it, and at the latest in its phase.
         """
         if self._time < 0.0:
             self._now = self._time = now
@@ -107,12 +118,37 @@ class Beat:
         check.cohort = cohort
         cohort.checks.append(check)
         self.rate_per_s += 1.0 / interval_s
-        first_s = cohort.due - time
-        if not in_phase and interval_s > IN_PHASE_S:
+        slot = None if in_phase else self._early(cohort, time)
+        first_at = cohort.due
+        if slot is not None:
             check.hold |= JOINING
-            first_s = phase_slot / SLOTS_PER_S / interval_s * FIRST_PROBE_S
-            self.start_in(check, first_s, now)
-        check.due_at = now + first_s * self._stretch
+            self._extras[slot].append(check)
+            first_at = slot / SLOTS_PER_S
+        check.due_at = now + (first_at - time) * self._stretch
+        self.joined_by = max(self.joined_by, check.due_at)
+
+    def _early(self, cohort: Cohort, time: float) -> int | None:
+        """Return the slot in which a new check starts before its phase; None if it does not.
+
+        Where the phase is long in coming each takes its phase's place in a shorter while, as
+        evenly spread (R-61); who finds that full goes to the end of the crowd.
+        """
+        interval_s, extras = cohort.interval_s, self._extras
+        per_s = self.rate_per_s * HURRY_SHARE
+        slot, latest = self._slot + 1, time + FIRST_PROBE_S
+        if interval_s > IN_PHASE_S:
+            per_s = max(per_s, FIRST_STARTS_PER_S - self.rate_per_s)
+            share = cohort.phase_slot / SLOTS_PER_S / interval_s
+            slot, latest = max(slot, _slot_of(time + share * FIRST_PROBE_S)), cohort.due
+        elif cohort.due <= latest:
+            return None
+        room = max(1, int(per_s / SLOTS_PER_S))
+        if len(extras.get(slot, ())) >= room:
+            tail = max(self._tail, self._slot + 1)
+            while len(extras.get(tail, ())) >= room:
+                tail += 1
+            slot = self._tail = tail
+        return slot if slot < latest * SLOTS_PER_S else None
 
     def leave(self, checks: Iterable[Check]) -> None:
         """Take checks out; entries of their extra starts die where they lie."""

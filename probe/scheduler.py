@@ -116,6 +116,11 @@ class Scheduler:
         return self._beat.rate_per_s
 
     @property
+    def joined_by(self) -> float:
+        """When the last of all targets so far has, or had, its first probe here."""
+        return self._beat.joined_by
+
+    @property
     def stretch(self) -> float:
         """How many times as long all intervals are (>= 1.0); set it at any time."""
         return self._beat.stretch
@@ -153,15 +158,15 @@ class Scheduler:
                 after[replica_id] = old
                 continue
             check = after[replica_id] = Check(target, self._lanes.join(target.deployment))
-            fresh = False
+            wait_s: float | None = None
             if old is not None:
                 inherit(check, old)
                 changed.append(check)
             else:
                 if seed := seeds.get(replica_id):
-                    fresh = take_over(check, seed, now=now, bus_now=bus_now)
+                    wait_s = take_over(check, seed, now=now, bus_now=bus_now)
                 added.append(check)
-            self._enter(check, now, in_phase=fresh)
+            self._enter(check, now, wait_s=wait_s)
         retired = [old for old in before.values() if after.get(old.replica_id) is not old]
         self._retire(retired)
         self._partitions[partition] = after
@@ -348,11 +353,11 @@ class Scheduler:
         self.damped += damped - check.damped
         check.damped = damped
 
-    def _enter(self, check: Check, now: float, *, in_phase: bool) -> None:
+    def _enter(self, check: Check, now: float, *, wait_s: float | None) -> None:
         """Count a new check, with what it took over, and let it join the beat."""
         self.damped += check.damped
         count(check)
-        self._beat.join(check, now, in_phase=in_phase)
+        self._beat.join(check, now, wait_s=wait_s)
 
     def _retire(self, checks: list[Check]) -> None:
         for check in checks:

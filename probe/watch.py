@@ -6,12 +6,14 @@ a base come first).
 """
 
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from probe.counters import Results
 from probe.damping import Flaps
 from probe.health import Outcome, Streak
 from probe.wire import (
+    HEARTBEAT_TTL_S,
     ReplicaHealthStatus,
     ReplicaProbeTarget,
     StatusSet,
@@ -31,6 +33,9 @@ RESTING: Final = 8
 """Long down: some of its turns are left out."""
 REMOVED: Final = 16
 """No longer a target; what still points at it must let go."""
+
+TAKEN_OVER_S: Final = HEARTBEAT_TTL_S + 5.0
+"""A prober that died is replaced within this; its targets are this much late by then."""
 
 
 class Lane(Results):
@@ -155,24 +160,30 @@ class Check(_PerProbe):
         return f"Check({self.replica_id}, in_flight={self.in_flight}, removed={self.removed})"
 
 
-def take_over(check: Check, seed: ReplicaHealthStatus, *, now: float, bus_now: float) -> bool:
-    """Take over what the bus knows (R-62); tell whether the target can wait for its phase.
+def take_over(
+    check: Check, seed: ReplicaHealthStatus, *, now: float, bus_now: float
+) -> float | None:
+    """Take over what the bus knows (R-62); return how long the target may wait for its phase.
 
-    It can where a status of its generation lives, however old: whoever takes over a share, or
-    starts again, must not probe all of that in a crowd (R-61).
+    Whoever takes over a share, or starts again, must not probe all of that in a crowd (R-61). Nor
+    may a target be passed on from one to the next and wait for a phase each time: none gets older
+    than one whose prober died just before its turn. Those that did are late by as much as they
+    were apart, so they come one by one. None stands for a target that nobody has watched.
     """
     check.seq = seed.seq
     if seed.generation != check.target.generation:
-        return False
+        return None
     check.healthy = seed.healthy
     check.failures = seed.consecutive_failures
     check.successes = seed.consecutive_successes
     if seed.changed_at:
         check.changed_at = now - max(0.0, bus_now - seed.changed_at)
     if not seed.last_check:
-        return False
-    check.evidence_at = now - max(0.0, bus_now - seed.last_check)
-    return True
+        return None
+    age_s = max(0.0, bus_now - seed.last_check)
+    check.evidence_at = now - age_s
+    left_s = check.interval_s + TAKEN_OVER_S - age_s
+    return left_s if left_s > 0.0 else inf
 
 
 def inherit(check: Check, old: Check) -> None:

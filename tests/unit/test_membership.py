@@ -108,6 +108,21 @@ class TestDeparture:
         assert oldest <= 45
         assert herd.owners() == ONCE
 
+    @pytest.mark.parametrize("later_s", [2.0, 15.0, 17.0, 19.0, 22.0])
+    async def test_no_target_waits_for_its_turn_twice_when_one_joins_after_a_death(
+        self, herd: Herd, later_s: float
+    ) -> None:
+        """What just went to the one goes on to the next: it is probed as late as if it had not."""
+        await herd_of(herd, "a", "b", "c")
+        herd.kill("b")
+        await herd.live(later_s)
+        herd.join("d")
+        oldest = 0.0
+        for _ in range(4 * 40):
+            await herd.live(0.25)
+            oldest = max(oldest, herd.oldest_status_s())
+        assert oldest <= 32
+
     async def test_one_that_retires_is_replaced_within_two_seconds(self, herd: Herd) -> None:
         await herd_of(herd, "a", "b")
         await herd.members["b"].prober.bus.retire("b")  # type: ignore[attr-defined]
