@@ -8,6 +8,7 @@ still for what it cannot catch up with, so that neither makes starts crowd (R-61
 
 from collections import defaultdict
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import Final, NamedTuple, TypeVar
 
 from probe.spread import SLOTS_PER_S, Spread
@@ -103,8 +104,8 @@ class Beat:
     def join(self, check: Check, now: float, *, wait_s: float | None) -> None:
         """Give a check its phase and its first start.
 
-        With a fresh verdict from the bus it waits for its phase; without, it is probed within
-        `FIRST_PROBE_S`, or as soon as there is room for it, and at the latest in its phase.
+        Its phase comes anyway. Whoever has no verdict from the bus is probed before it, within
+        `FIRST_PROBE_S` or as soon as there is room; with one, after `wait_s` at the latest.
         """
         if self._time < 0.0:
             self._now = self._time = now
@@ -118,8 +119,11 @@ class Beat:
         check.cohort = cohort
         cohort.checks.append(check)
         self.rate_per_s += 1.0 / interval_s
-        slot = None if in_phase else self._early(cohort, time)
-        first_at = cohort.due
+        first_at, slot = cohort.due, None
+        if wait_s is None:
+            slot = self._early(cohort, time)
+        elif time + wait_s < first_at and interval_s > IN_PHASE_S:
+            slot = max(_slot_of(time + wait_s), self._slot + 1)
         if slot is not None:
             check.hold |= JOINING
             self._extras[slot].append(check)
@@ -135,7 +139,8 @@ class Beat:
         """
         interval_s, extras = cohort.interval_s, self._extras
         per_s = self.rate_per_s * HURRY_SHARE
-        slot, latest = self._slot + 1, time + FIRST_PROBE_S
+        slot = soonest = max(int(time * SLOTS_PER_S), self._slot) + 1
+        latest = time + FIRST_PROBE_S
         if interval_s > IN_PHASE_S:
             per_s = max(per_s, FIRST_STARTS_PER_S - self.rate_per_s)
             share = cohort.phase_slot / SLOTS_PER_S / interval_s
@@ -144,7 +149,7 @@ class Beat:
             return None
         room = max(1, int(per_s / SLOTS_PER_S))
         if len(extras.get(slot, ())) >= room:
-            tail = max(self._tail, self._slot + 1)
+            tail = max(self._tail, soonest)
             while len(extras.get(tail, ())) >= room:
                 tail += 1
             slot = self._tail = tail
@@ -188,6 +193,7 @@ class Beat:
                     self._turn(cohort, time, slot)
                 else:
                     del self._cohorts[cohort.interval_s, cohort.phase_slot]
+        turns.sort(key=_due_at)
         self._slot = max(slot, self._slot)
         self._now, self._time, self._stretch = now, time, max(1.0, self.stretch)
         return turns, time - before
@@ -201,6 +207,9 @@ class Beat:
             due += passed * cohort.interval_s
         cohort.due = due
         self._wheel[max(_slot_of(due), slot + 1)].append(cohort)
+
+
+_due_at: Final = itemgetter(0)
 
 
 def _slot_of(time: float) -> int:
