@@ -265,7 +265,8 @@ class Cluster(BusServers):
         for server in self._servers:
             server.start()
         if fresh:
-            self._join()
+            self._share_out()
+            self._meet()
         until(self._settled)
 
     def stop(self) -> None:
@@ -293,11 +294,14 @@ class Cluster(BusServers):
         for server in (to, *self._servers):
             ask(server, "CLUSTER", "SETSLOT", str(slot), "NODE", self.node_id(to))
 
-    def _join(self) -> None:
+    def _share_out(self) -> None:
         bounds = [0, 5461, 10923, 16384]
-        first = self._servers[0]
         for server, low, high in zip(self._servers, bounds, bounds[1:], strict=False):
             ask(server, "CLUSTER", "ADDSLOTSRANGE", str(low), str(high - 1))
+
+    def _meet(self) -> None:
+        """Make the nodes known to each other; again is harmless, and one may have been too slow."""
+        first = self._servers[0]
         for server, bus_port in zip(self._servers[1:], self._bus_ports[1:], strict=True):
             ask(first, "CLUSTER", "MEET", "127.0.0.1", str(server.port), str(bus_port))
 
@@ -305,6 +309,8 @@ class Cluster(BusServers):
         for server in self._servers:
             state = str(ask(server, "CLUSTER", "INFO"))
             slots = {(s[0], s[2][1]) for s in ask(server, "CLUSTER", "SLOTS")}
+            if "cluster_known_nodes:3" not in state.replace("': '", ":"):
+                self._meet()
             if "cluster_state:ok" not in state.replace("': '", ":") or len(slots) != len(
                 self._servers
             ):
