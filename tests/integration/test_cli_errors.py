@@ -285,8 +285,11 @@ LINES = [
     (target(inference_port=65536), "inference_port = '65536': expected int <= 65535"),
     (target(health_path="x"), "health_path = 'x': write a path that begins with /"),
     (target(interval_s=0), "interval_s = '0': expected float >= 0.1"),
-    (target(scheme="https"), "'https' is not supported yet"),
-    (target(replica_host="localhost"), "write the replica's IP address"),
+    (target(scheme="ftp"), "Invalid enum value 'ftp' - at `$.scheme`"),
+    (target(tls={}), "tls: is set, but scheme is 'http'; use 'https', or leave it out"),
+    (target(replica_host="local host"), "write an IP address, a host name, or unix: and a path"),
+    (target(headers={"Authorization": "x"}), "never the value itself"),
+    (target(checks=["vlm"]), "'vlm' is not known, did you mean 'vllm'?"),
 ]
 
 
