@@ -24,7 +24,7 @@ def in_a_namespace(*command: str) -> list[str]:
     return ["unshare", "--user", "--map-root-user", "--net", *command]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # in random order a module may be entered twice
 def found() -> dict[str, Any]:
     command = in_a_namespace(sys.executable, "-m", "tests.chaos.faults_run")
     command += ["--targets", str(TARGETS), "--seconds", str(SECONDS)]
