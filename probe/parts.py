@@ -35,11 +35,12 @@ from probe.ownership import Shard
 from probe.reach import Ways, judge_of, ways_of
 from probe.readings import Readings
 from probe.refresh import Refresh
+from probe.refresher import Refresher
 from probe.scheduler import Scheduler
 from probe.selftest import OwnJudge, SelfTest
 from probe.selfwatch import SelfWatch
 from probe.settings import Settings
-from probe.stages import Prober, Refresher, Settle, Ticker
+from probe.stages import Prober, Settle, Ticker
 from probe.sweep import Sweep
 from probe.wire import Keys
 

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from probe.bus import Poll
-from probe.bus_targets import Targets
+from probe.bus_targets import Rejected
 from probe.errors import MalformedEntry, UnknownVersion, UnsupportedCheck, WireError
 from probe.ledger import Ledger, bump
 from probe.wire import (
@@ -121,9 +121,9 @@ class Refresh:
         """Tell whether what is known of a partition may be old."""
         return partition in self._doubted
 
-    def knows(self, partition: int, replica_id: ReplicaId) -> bool:
-        """Tell whether the replica is under watch already, and what is known of it is believed."""
-        return replica_id in self._content.get(partition, ()) and partition not in self._doubted
+    def believed(self, partition: int) -> Mapping[ReplicaId, ReplicaProbeTarget]:
+        """Return what is under watch of a partition already, and not in doubt."""
+        return {} if partition in self._doubted else self._content.get(partition, {})
 
     def wanted(self, poll: Poll, now: float) -> list[int]:
         """Return the partitions to read now: those never read or moved, and the next in turn."""
@@ -132,24 +132,32 @@ class Refresh:
         moved = partitions_moved(self._versions, poll.versions, watched)
         return sorted({*self._unread(), *moved, *self._next_in_turn()})
 
-    def admitted(self, found: Targets, now: float) -> Mapping[int, Sequence[ReplicaProbeTarget]]:
-        """Return what to watch of each partition read; the rest is counted and logged."""
-        for entry in found.rejected:
+    def reject(self, entries: Iterable[Rejected], now: float) -> None:
+        """Count and log what cannot even be read."""
+        for entry in entries:
             self._reject(entry.replica_id, entry.error, now)
-        contents: dict[int, Sequence[ReplicaProbeTarget]] = {}
-        for partition, targets in found.by_partition.items():
-            known = self._content.get(partition, {})
-            only = None if partition in self.partitions else self.adopted(partition)
-            content = {
-                target.replica_id: target
-                for target in targets
-                if only is None or target.replica_id in only
-                if known.get(target.replica_id) == target or self._admits(target, now)
-            }
-            if self._forgetful(partition, now):
-                content = {**known, **content}
-            contents[partition] = list(content.values())
-        return contents
+
+    def admitted(
+        self, partition: int, targets: Iterable[ReplicaProbeTarget], now: float
+    ) -> list[ReplicaProbeTarget]:
+        """Return which of these targets of a partition to watch; the rest is counted and logged."""
+        known = self._content.get(partition, {})
+        only = None if partition in self.partitions else self.adopted(partition)
+        return [
+            target
+            for target in targets
+            if only is None or target.replica_id in only
+            if known.get(target.replica_id) == target or self._admits(target, now)
+        ]
+
+    def content(
+        self, partition: int, admitted: Sequence[ReplicaProbeTarget], now: float
+    ) -> Sequence[ReplicaProbeTarget]:
+        """Return what to watch of a partition: what was admitted, and what a bus forgot."""
+        content = {target.replica_id: target for target in admitted}
+        if self._forgetful(partition, now):
+            content = {**self._content.get(partition, {}), **content}
+        return list(content.values())
 
     def took(self, partition: int, content: Sequence[ReplicaProbeTarget], poll: Poll) -> None:
         """Note what the sweep now watches, and the version it was read at."""

@@ -1,27 +1,24 @@
 """The prober's shell: what is awaited lives here, what is decided does not.
 
-Started by the daemon, one task each. Refresher: targets from the bus to the sweep. Ticker: time
-to the sweep. Flusher: results from the sweep to the bus. While the bus is away all of it goes on
-from memory, and says so in the metrics.
+What the stages share, and the ticker: time to the sweep. The refresher brings targets from the
+bus to the sweep, the flusher results from the sweep to the bus, each in a module of its own and
+one task each of the daemon. While the bus is away all of it goes on from memory, and says so in
+the metrics.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final, Protocol
 
 import anyio
-import anyio.lowlevel
 import structlog
-from msgspec.structs import replace
 
 from probe.bus import Poll
 from probe.bus_targets import Targets
 from probe.bus_writes import Entries
 from probe.errors import BusError
 from probe.ledger import Ledger, Lifeline, bump, observe
-from probe.refresh import Refresh
 from probe.sweep import TICK_S, Sweep
 from probe.vitals import Vitals
 from probe.wire import (
@@ -29,12 +26,9 @@ from probe.wire import (
     ProberHeartbeat,
     ReplicaHealthStatus,
     ReplicaId,
-    ReplicaProbeTarget,
 )
 
 RESTART_PAUSE_S: Final = 1.0
-OLD_TIME_S: Final = 1.0
-"""Who was stopped for so long while the bus told the time would go wrong by as much."""
 
 _log = structlog.get_logger("probe.stages")
 
@@ -140,126 +134,6 @@ async def repeat(step: Callable[[], Awaitable[None]], *, period_s: float, life: 
         else:
             failures = 0
             await anyio.sleep(period_s)
-
-
-class Refresher:
-    """Brings the bus's targets to the sweep: what moved at once, everything in rotation."""
-
-    def __init__(
-        self,
-        prober: Prober,
-        refresh: Refresh,
-        *,
-        poll_s: float,
-        settle: Settle | None = None,
-        covers: Callable[[], None] = lambda: None,
-        probe_at_once: bool = False,
-    ) -> None:
-        """Refresh every `poll_s`; `settle` decides before each what to own, `covers` hears of it.
-
-        With `probe_at_once` even a target that another prober has just visited is probed within
-        a second; its streak is taken over all the same.
-        """
-        self.loaded = anyio.Event()
-        """Set once everything was read."""
-        self._probe_at_once = probe_at_once
-        self._prober = prober
-        self._refresh = refresh
-        self._poll_s = poll_s
-        self._settle = settle
-        self._covers = covers
-        self._covered: tuple[int, ...] = ()
-        self._doubted = 0
-        self._told_time = False
-
-    async def run(self) -> None:
-        """Refresh for ever."""
-        await repeat(self.step, period_s=self._poll_s, life=self._prober.lifeline)
-
-    async def step(self) -> None:
-        """Look at the bus once; raises `BusError` with nothing changed by what was not read."""
-        bus, life, clock = self._prober.bus, self._prober.lifeline, self._prober.clock
-        self._doubt_after_a_standstill()
-        poll = await self._poll()
-        if self._settle is not None:
-            await self._settle(poll)
-        wanted = self._refresh.wanted(poll, clock())
-        with life.operation("read_targets"):
-            found = await bus.read_targets(wanted, poll.time_s)
-        contents = self._refresh.admitted(found, clock())
-        unknown = [
-            target.replica_id
-            for partition, content in contents.items()
-            for target in content
-            if not self._refresh.knows(partition, target.replica_id)
-        ]
-        seeds = await self._read_seeds(unknown)
-        if self._prober.vitals.full:
-            contents = self._without(contents, set(unknown) - set(seeds))
-        for partition, content in contents.items():
-            now = clock()
-            if self._refresh.doubted(partition):
-                self._prober.sweep.replace(partition, (), now=now)
-            self._prober.sweep.replace(
-                partition, content, now=now, bus_now=life.bus_time(now), seeds=seeds
-            )
-            self._refresh.took(partition, content, poll)
-            await anyio.lowlevel.checkpoint()  # a partition of 100k targets takes milliseconds
-        self._prober.ridden_out = self._doubted
-        self.loaded.set()
-        self._say_what_is_covered()
-
-    def _doubt_after_a_standstill(self) -> None:
-        self._prober.runs(self._prober.clock())
-        if self._prober.standstills > self._doubted:
-            self._refresh.doubt()
-            self._doubted = self._prober.standstills
-
-    async def _poll(self) -> Poll:
-        """Look what moved, and set the bus's clock."""
-        life, clock = self._prober.lifeline, self._prober.clock
-        asked_at = clock()
-        with life.operation("poll"):
-            poll = await self._prober.bus.poll()
-        if clock() - asked_at < OLD_TIME_S or not self._told_time:
-            life.heard(poll.time_s, clock())
-            self._told_time = True
-        return poll
-
-    async def _read_seeds(
-        self, unknown: Sequence[ReplicaId]
-    ) -> dict[ReplicaId, ReplicaHealthStatus]:
-        """Read what is known of targets that are new here."""
-        if not unknown:
-            return {}
-        with self._prober.lifeline.operation("read_statuses"):
-            seeds = await self._prober.bus.read_statuses(unknown)
-        if self._probe_at_once:
-            return {key: replace(seed, last_check=0.0) for key, seed in seeds.items()}
-        return seeds
-
-    def _without(
-        self, contents: Mapping[int, Sequence[ReplicaProbeTarget]], new: AbstractSet[ReplicaId]
-    ) -> Mapping[int, Sequence[ReplicaProbeTarget]]:
-        """Leave out targets that nobody has a verdict on: there is no time to probe them.
-
-        They are asked for again with the next full refresh; whoever has a verdict is taken on,
-        for it may have been left behind by a prober that is gone.
-        """
-        if new:
-            bump(self._prober.ledger.rejected, "full", len(new))
-        return {
-            partition: [target for target in content if target.replica_id not in new]
-            for partition, content in contents.items()
-        }
-
-    def _say_what_is_covered(self) -> None:
-        refresh, vitals = self._refresh, self._prober.vitals
-        vitals.partitions_owned = len(refresh.partitions)
-        vitals.targets_adopted = sum(len(refresh.adopted(p)) for p in refresh.adoptions)
-        if self._covered != refresh.covered:
-            self._covered = refresh.covered
-            self._covers()
 
 
 class Ticker:

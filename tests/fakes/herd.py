@@ -12,8 +12,9 @@ from probe.heartbeat import Heartbeat
 from probe.ledger import Ledger, Lifeline
 from probe.membership import Membership
 from probe.refresh import Refresh
+from probe.refresher import Refresher
 from probe.scheduler import Check, Scheduler
-from probe.stages import Prober, Refresher, Ticker
+from probe.stages import Prober, Ticker
 from probe.sweep import Sweep
 from probe.wire import (
     PARTITIONS,

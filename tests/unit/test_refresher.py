@@ -1,5 +1,11 @@
 """How targets come from the bus, step by step, and what an empty bus takes away: nothing."""
 
+from itertools import count, islice
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import msgspec
 import pytest
 import structlog.testing
 
@@ -7,10 +13,13 @@ from probe.bus import Poll
 from probe.errors import BusUnreachable
 from probe.ledger import Ledger
 from probe.refresh import AMNESIA_GRACE_S, REJECTED_LOG_PERIOD_S, Refresh
+from probe.refresher import TARGETS_AT_ONCE
+from probe.scheduler import Changes
 from probe.wire import (
     PARTITIONS,
     TARGET_TTL_S,
     encode,
+    partition_of,
 )
 from tests.fakes.entries import replica, status, target
 from tests.fakes.rig import FULL_ROUND, Rig, admit
@@ -192,3 +201,57 @@ def test_a_poll_reads_partitions_in_rotation(polls: int, at_once: set[int]) -> N
         read = [partition for wanted in rounds for partition in wanted]
         assert sorted(read) == list(range(PARTITIONS))
         assert {len(wanted) for wanted in rounds} == at_once
+
+
+class TestLargeLoads:
+    """What a hundred thousand targets must not do to what runs beside them, on fewer of them."""
+
+    COUNT = 3 * TARGETS_AT_ONCE + 7
+
+    @pytest.fixture
+    def crowd(self, rig: Rig) -> Rig:
+        """Everything in one partition."""
+        ours = (n for n in count() if partition_of(replica(n)) == 0)
+        for number in islice(ours, self.COUNT):
+            rig.server.put_target(target(number))
+        return rig
+
+    async def test_others_run_after_every_few_targets(
+        self, crowd: Rig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        taken_on: list[int] = []
+        replace = crowd.sweep.replace
+
+        def counted(*args: Any, **kwargs: Any) -> Changes:  # noqa: ANN401 - as `replace`
+            changes = replace(*args, **kwargs)
+            taken_on.append(len(changes.added))
+            return changes
+
+        monkeypatch.setattr(crowd.sweep, "replace", counted)
+        await crowd.refresher.step()
+        assert sum(taken_on) == self.COUNT
+        assert max(taken_on) <= TARGETS_AT_ONCE
+
+    async def test_the_first_are_probed_while_the_last_are_read(self, crowd: Rig) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(crowd.refresher.step)
+            while len(crowd.watched()) < self.COUNT:
+                started = len(crowd.wire.starts)
+                crowd.advance(0.05)
+                await anyio.lowlevel.checkpoint()
+        assert started > 0
+
+    async def test_a_target_that_changes_in_a_crowd_of_changes_keeps_its_streak(
+        self, crowd: Rig
+    ) -> None:
+        """R-62."""
+        await crowd.refresher.step()
+        for check in crowd.sweep.scheduler:
+            check.successes = 3
+        before = crowd.watched()
+        for each in [check.target for check in crowd.sweep.scheduler][2:]:
+            crowd.server.put_target(msgspec.structs.replace(each, inference_port=99))
+        await crowd.refresher.step()
+        assert crowd.watched() == before
+        assert {check.successes for check in crowd.sweep.scheduler} == {3}
+        assert {check.target.inference_port for check in crowd.sweep.scheduler} == {8000, 99}

@@ -1,0 +1,196 @@
+"""How targets come from the bus to the sweep, a few at a time.
+
+A stage of the daemon. A hundred thousand targets are decoded, admitted and taken on in seconds,
+while the first of them are probed already: nothing here holds the loop for more than some
+milliseconds. Which partitions to read, and what to believe of them, `probe.refresh` decides.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+from msgspec.structs import replace
+
+from probe.bus import Poll
+from probe.ledger import bump
+from probe.refresh import Refresh
+from probe.stages import Prober, Settle, repeat
+from probe.wire import ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget
+
+OLD_TIME_S: Final = 1.0
+"""Who was stopped for so long while the bus told the time would go wrong by as much."""
+PARTITIONS_AT_ONCE: Final = 8
+"""Read in one go: few enough that the first targets are probed while the last are read."""
+TARGETS_AT_ONCE: Final = 250
+"""Admitted, or taken on, without a look at anything else: 5 ms of them."""
+
+
+class Refresher:
+    """Brings the bus's targets to the sweep: what moved at once, everything in rotation."""
+
+    def __init__(
+        self,
+        prober: Prober,
+        refresh: Refresh,
+        *,
+        poll_s: float,
+        settle: Settle | None = None,
+        covers: Callable[[], None] = lambda: None,
+        probe_at_once: bool = False,
+    ) -> None:
+        """Refresh every `poll_s`; `settle` decides before each what to own, `covers` hears of it.
+
+        With `probe_at_once` even a target that another prober has just visited is probed within
+        a second; its streak is taken over all the same.
+        """
+        self.loaded = anyio.Event()
+        """Set once everything was read."""
+        self._probe_at_once = probe_at_once
+        self._prober = prober
+        self._refresh = refresh
+        self._poll_s = poll_s
+        self._settle = settle
+        self._covers = covers
+        self._covered: tuple[int, ...] = ()
+        self._doubted = 0
+        self._told_time = False
+
+    async def run(self) -> None:
+        """Refresh for ever."""
+        await repeat(self.step, period_s=self._poll_s, life=self._prober.lifeline)
+
+    async def step(self) -> None:
+        """Look at the bus once; raises `BusError` with nothing changed by what was not read."""
+        clock = self._prober.clock
+        self._doubt_after_a_standstill()
+        poll = await self._poll()
+        if self._settle is not None:
+            await self._settle(poll)
+        wanted = self._refresh.wanted(poll, clock())
+        for first in range(0, len(wanted), PARTITIONS_AT_ONCE):
+            await self._read(wanted[first : first + PARTITIONS_AT_ONCE], poll)
+        self._prober.ridden_out = self._doubted
+        self.loaded.set()
+        self._say_what_is_covered()
+
+    async def _read(self, wanted: Sequence[int], poll: Poll) -> None:
+        """Read some partitions, and let the sweep watch what they hold."""
+        refresh = self._refresh
+        with self._prober.lifeline.operation("read_targets"):
+            found = await self._prober.bus.read_targets(wanted, poll.time_s)
+        refresh.reject(found.rejected, self._prober.clock())
+        contents: Mapping[int, Sequence[ReplicaProbeTarget]] = {
+            partition: await self._admitted(partition, targets)
+            for partition, targets in found.by_partition.items()
+        }
+        unknown = [
+            target.replica_id
+            for partition, content in contents.items()
+            for target in content
+            if target.replica_id not in refresh.believed(partition)
+        ]
+        seeds = await self._read_seeds(unknown)
+        if self._prober.vitals.full:
+            contents = self._without(contents, set(unknown) - set(seeds))
+        for partition, content in contents.items():
+            await self._take_on(partition, content, seeds)
+            refresh.took(partition, content, poll)
+
+    async def _admitted(
+        self, partition: int, targets: Sequence[ReplicaProbeTarget]
+    ) -> Sequence[ReplicaProbeTarget]:
+        """Return what to watch of a partition, judged a few targets at a time."""
+        refresh, clock = self._refresh, self._prober.clock
+        admitted: list[ReplicaProbeTarget] = []
+        for first in range(0, len(targets), TARGETS_AT_ONCE):
+            some = targets[first : first + TARGETS_AT_ONCE]
+            admitted += refresh.admitted(partition, some, clock())
+            await anyio.lowlevel.checkpoint()
+        return refresh.content(partition, admitted, clock())
+
+    async def _take_on(
+        self,
+        partition: int,
+        content: Sequence[ReplicaProbeTarget],
+        seeds: Mapping[ReplicaId, ReplicaHealthStatus],
+    ) -> None:
+        """Let the sweep watch this content, what is new of it a few targets at a time."""
+        sweep, life, clock = self._prober.sweep, self._prober.lifeline, self._prober.clock
+        if self._refresh.doubted(partition):
+            sweep.replace(partition, (), now=clock())
+        for so_far in _growing(content, self._refresh.believed(partition)):
+            now = clock()
+            sweep.replace(partition, so_far, now=now, bus_now=life.bus_time(now), seeds=seeds)
+            await anyio.lowlevel.checkpoint()
+
+    def _doubt_after_a_standstill(self) -> None:
+        self._prober.runs(self._prober.clock())
+        if self._prober.standstills > self._doubted:
+            self._refresh.doubt()
+            self._doubted = self._prober.standstills
+
+    async def _poll(self) -> Poll:
+        """Look what moved, and set the bus's clock."""
+        life, clock = self._prober.lifeline, self._prober.clock
+        asked_at = clock()
+        with life.operation("poll"):
+            poll = await self._prober.bus.poll()
+        if clock() - asked_at < OLD_TIME_S or not self._told_time:
+            life.heard(poll.time_s, clock())
+            self._told_time = True
+        return poll
+
+    async def _read_seeds(
+        self, unknown: Sequence[ReplicaId]
+    ) -> dict[ReplicaId, ReplicaHealthStatus]:
+        """Read what is known of targets that are new here."""
+        if not unknown:
+            return {}
+        with self._prober.lifeline.operation("read_statuses"):
+            seeds = await self._prober.bus.read_statuses(unknown)
+        if self._probe_at_once:
+            return {key: replace(seed, last_check=0.0) for key, seed in seeds.items()}
+        return seeds
+
+    def _without(
+        self, contents: Mapping[int, Sequence[ReplicaProbeTarget]], new: AbstractSet[ReplicaId]
+    ) -> Mapping[int, Sequence[ReplicaProbeTarget]]:
+        """Leave out targets that nobody has a verdict on: there is no time to probe them.
+
+        They are asked for again with the next full refresh; whoever has a verdict is taken on,
+        for it may have been left behind by a prober that is gone.
+        """
+        if new:
+            bump(self._prober.ledger.rejected, "full", len(new))
+        return {
+            partition: [target for target in content if target.replica_id not in new]
+            for partition, content in contents.items()
+        }
+
+    def _say_what_is_covered(self) -> None:
+        refresh, vitals = self._refresh, self._prober.vitals
+        vitals.partitions_owned = len(refresh.partitions)
+        vitals.targets_adopted = sum(len(refresh.adopted(p)) for p in refresh.adoptions)
+        if self._covered != refresh.covered:
+            self._covered = refresh.covered
+            self._covers()
+
+
+def _growing(
+    content: Sequence[ReplicaProbeTarget], known: Mapping[ReplicaId, ReplicaProbeTarget]
+) -> Iterator[Sequence[ReplicaProbeTarget]]:
+    """Yield what to watch in steps of `TARGETS_AT_ONCE` new or changed targets; last, all of it."""
+    news = [target for target in content if known.get(target.replica_id) is not target]
+    if len(news) > TARGETS_AT_ONCE:
+        so_far = {
+            target.replica_id: known[target.replica_id]
+            for target in content
+            if target.replica_id in known
+        }
+        for first in range(0, len(news) - TARGETS_AT_ONCE, TARGETS_AT_ONCE):
+            some = news[first : first + TARGETS_AT_ONCE]
+            so_far |= {target.replica_id: target for target in some}
+            yield list(so_far.values())
+    yield content
