@@ -76,7 +76,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Probes on the wire at most; 0 means `max_connections`."""
     connection_age_s: _Seconds = 300.0
     """A kept connection is closed at this age at the latest, or up to a quarter earlier."""
-    fresh_every: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 100
+    fresh_every: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 250
     """One probe in so many opens a new connection, whatever is kept; 1: every probe."""
     deployment_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.75
     """Of `max_in_flight`: what one deployment gets at most while there are others."""

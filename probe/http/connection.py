@@ -88,22 +88,15 @@ class Connection(Channel):
         "_ahead",
         "_latch",
         "asked_at",
-        "began_at",
-        "carried",
-        "check",
         "connect_by",
         "connect_s",
         "dialled_at",
         "endpoint",
         "first_byte_at",
         "later",
-        "limit",
         "line",
-        "owner",
         "resolve_s",
-        "retire_at",
         "spoken",
-        "state",
         "step",
         "tls_s",
     )
@@ -119,11 +112,12 @@ class Connection(Channel):
         self.connect_by = 0.0
         self.resolve_s = self.connect_s = self.tls_s = 0.0
         self.step: Step = line.first  # being asked
+        self.expected = line.first.expected
         self.later: tuple[Step, ...] = line.later
-        self.carried = 0  # probes that ended with a reply; the one in flight found it open if any
+        self.carried = 0  # probes that ended with a reply, up to 2; any: this one found it open
         self.spoken = False  # a step has been answered: there are further ones
-        self.limit = -1  # the probe that is to be the last; 0: the peer has said its last
-        self.retire_at = 0.0
+        self.left = -1  # probes it may carry after this one; 0: it, or the peer, is at its end
+        self.again: bytes | None = None  # what it is asked each time, if that is all there is to do
         self.endpoint: Endpoint | None = None
         self._ahead: tuple[Endpoint, ...] = ()
         self._latch: Latch | None = None
@@ -147,20 +141,24 @@ class Connection(Channel):
         self._ahead = endpoints
         self._dial_next()
 
-    def ask_again(self) -> None:
+    def ask_same(self, request: bytes, now: float) -> None:
+        """Send once more what was answered by one plain reply before: nearly all probes."""
+        self.began_at = now
+        self.state = _ASKED
+        try:
+            if write(self.descriptor, request) == len(request):
+                return
+            self._lost(OSError(ENOBUFS, "a whole send buffer could not take one request"))
+        except OSError as error:
+            self._lost(error)
+
+    def ask_again(self, now: float) -> None:
         """Send the first request on a kept connection."""
         line = self.line
-        request = line.request
-        self.began_at = monotonic()
+        self.began_at = self.asked_at = now
+        self.step, self.later = line.first, line.later
         try:
-            if line.plain:
-                self.state = _ASKED
-                if write(self.descriptor, request) == len(request):
-                    return
-                self._lost(OSError(ENOBUFS, "a whole send buffer could not take one request"))
-            else:
-                self.step, self.later, self.asked_at = line.first, line.later, self.began_at
-                self._ask(request)
+            self._ask(line.request)
         except OSError as error:
             self._lost(error)
 
@@ -210,12 +208,12 @@ class Connection(Channel):
             self._lost(error)
             return
         if events & ENDS:
-            self.limit = 0
+            self.left = 0
         if 0 < len(data) <= WHOLE_MAX_BYTES:
             owner = self.owner
             reply = owner.read_whole(data)
             if reply is not None:
-                if self.carried:
+                if self.again is not None:
                     owner.answered(self, reply, now)
                 else:
                     self.first_byte_at = now
@@ -243,7 +241,7 @@ class Connection(Channel):
             self._lost(error)
             return
         if events & ENDS:
-            self.limit = 0
+            self.left = 0
         self._read_on(data, events)
 
     def _read_on(self, data: bytes, events: int) -> None:

@@ -263,7 +263,6 @@ class Detour:
 
     def _replied(self, check: Check, step: Step, reply: Reply, journey: Journey) -> Outcome:
         return self._judge.replied(
-            check,
             step,
             reply,
             first_byte_s=max(0.0, journey.first_byte_at - journey.asked_at),

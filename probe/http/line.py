@@ -3,6 +3,7 @@
 Made by the pool when a check is first probed, and held by the check while no connection is open.
 """
 
+from math import inf
 from ssl import SSLSession
 from typing import Final
 
@@ -60,12 +61,14 @@ class Line:
         self.request = first.request
         self.plain = (
             prepared.tls is None
+            and self.name is None
+            and renew_at == inf
             and first is not NOTHING
             and first.content is None
             and not first.head_only
             and not self.later
         )
-        """One reply is all, and what comes may be it as it stands: most of all probes."""
+        """Asked each time the same, and what comes may be the reply as it stands: most probes."""
 
     def __repr__(self) -> str:
         return f"Line({self.prepared.place}:{self.prepared.port}, {self.keep})"

@@ -138,8 +138,12 @@ class HttpPool:
         """Begin one probe; see `probe.sweep.Wire`."""
         held = check.connection
         if isinstance(held, Connection):  # idle: else the probe before this one has not ended
+            request = held.again
+            if request is not None:
+                held.ask_same(request, now)
+                return
             if held.line.name is None or self._is_current(held):
-                held.ask_again()
+                held.ask_again(now)
                 return
             self._drop(held, at_once=True)
             held = held.line
@@ -217,13 +221,11 @@ class HttpPool:
             if ends_at is not None:
                 self._certificates[check] = ends_at
         if connection.step is not NOTHING:
-            keep = connection.line.keep
-            connection.retire_at = keep.until(self._keep, now)
-            if connection.limit:
-                connection.limit = keep.probes(self._keep)
+            probes = connection.line.keep.probes(self._keep, interval_s=check.interval_s)
+            if connection.left:
+                connection.left = probes - 1
             return
         outcome = self._judge.connected(
-            check,
             connect_s=connection.connect_s,
             total_s=now - connection.began_at,
             resolve_s=connection.resolve_s,
@@ -234,26 +236,24 @@ class HttpPool:
 
     def answered(self, connection: Connection, reply: Reply, now: float) -> None:
         """Do what `replied` does, for nearly all of a fleet's probes and with less ado."""
-        total_s = now - connection.began_at
-        outcome = self._judge.replied(
-            connection.check,
-            connection.step,
-            reply,
-            connect_s=0.0,
-            first_byte_s=total_s,
-            total_s=total_s,
-        )
-        self._keep_or_drop(connection, reply, now)
-        self._done(connection.check, outcome)
+        check, left = connection.check, connection.left
+        outcome = self._judge.answered(connection.expected, reply, now - connection.began_at)
+        if left and reply.reusable and len(self._open) <= self.max_kept:
+            connection.left = left - 1
+            connection.carried = 2
+            connection.state = _IDLE
+        else:
+            self._drop(connection, at_once=reply.status != 0)
+        self._done(check, outcome)
 
     def replied(self, connection: Connection, reply: Reply, now: float) -> None:
         """Keep or close the connection, and ask the next step or tell how the probe ended."""
         check = connection.check
         outcome = self._judged(connection, reply, now)
         if connection.later and outcome.kind is _PASSED:
-            self._ask_next(connection, keep=reply.reusable and connection.limit != 0)
+            self._ask_next(connection, keep=reply.reusable and connection.left != 0)
             return
-        self._keep_or_drop(connection, reply, now)
+        self._keep_or_drop(connection, reply)
         self._done(check, outcome)
 
     def broke(self, connection: Connection, error: Exception | None) -> None:
@@ -301,7 +301,6 @@ class HttpPool:
         asked_at = max(connection.asked_at, connection.began_at)
         dialled = not connection.carried
         return self._judge.replied(
-            connection.check,
             connection.step,
             reply,
             connect_s=connection.connect_s if dialled else 0.0,
@@ -311,16 +310,15 @@ class HttpPool:
             tls_s=connection.tls_s if dialled else 0.0,
         )
 
-    def _keep_or_drop(self, connection: Connection, reply: Reply, now: float) -> None:
-        connection.carried = carried = connection.carried + 1
-        if (
-            reply.reusable
-            and carried < connection.limit
-            and now < connection.retire_at
-            and len(self._open) <= self.max_kept
-            and (reply.status not in REFUSALS or connection.line.renew_at == inf)
-        ):
+    def _keep_or_drop(self, connection: Connection, reply: Reply) -> None:
+        connection.carried = min(2, connection.carried + 1)
+        line, left = connection.line, connection.left
+        refused = reply.status in REFUSALS and line.renew_at != inf
+        if left and reply.reusable and len(self._open) <= self.max_kept and not refused:
+            connection.left = left - 1
             connection.state = _IDLE
+            if line.plain:
+                connection.again = line.request
         else:
             self._drop(connection, at_once=reply.status != 0)
 

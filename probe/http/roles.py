@@ -12,7 +12,7 @@ from probe.http.request import Prepared, Step
 from probe.http.response import Reply
 from probe.reasons import Reason
 from probe.scheduler import Check
-from probe.wire import ReplicaProbeTarget
+from probe.wire import ReplicaProbeTarget, StatusSet
 
 Phase = Literal["resolve", "connect", "tls", "reply"]
 """What a deadline finds a probe doing."""
@@ -31,7 +31,6 @@ class Judge(Protocol):
 
     def replied(
         self,
-        check: Check,
         step: Step,
         reply: Reply,
         /,
@@ -44,10 +43,11 @@ class Judge(Protocol):
     ) -> Outcome:
         """Judge a reply, or what came instead of one."""
 
+    def answered(self, expected: StatusSet, reply: Reply, total_s: float, /) -> Outcome:
+        """Judge a whole reply on a kept connection, by its status alone."""
+
     def connected(
         self,
-        check: Check,
-        /,
         *,
         connect_s: float,
         total_s: float,

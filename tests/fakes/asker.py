@@ -22,7 +22,7 @@ from tests.fakes.replies import TABLE
 
 LOOPBACK: Final = ConnectPolicy.of(["127.0.0.0/8"])
 PATIENCE_S: Final = 10.0
-FOR_EVER: Final = KeepRule(connection_age_s=3600.0, fresh_every=1_000_000_000)
+FOR_EVER: Final = KeepRule(connection_age_s=1e12, fresh_every=1_000_000_000)
 """Nothing but the replica ends a kept connection."""
 
 

@@ -14,7 +14,6 @@ from probe.http.response import Reply
 from probe.http.tls import TlsPlan
 from probe.profiles import PROFILES
 from probe.references import Secret
-from probe.scheduler import Check
 from probe.settings import PRIVATE_RANGES
 from probe.wire import (
     HttpCheck,
@@ -119,9 +118,7 @@ def test_secret_is_sent_and_never_shown() -> None:
     assert b"\r\nAuthorization: Bearer sk-of-env:KEY\r\n" in step.request
     assert "sk-of" not in repr(prepared)
     echo = Reply(200, reusable=True, body=b"you sent Bearer sk-of-env:KEY")
-    outcome = StatusJudge(POLICY).replied(
-        Check(asked), step, echo, connect_s=0.0, first_byte_s=0.0, total_s=0.0
-    )
+    outcome = StatusJudge(POLICY).replied(step, echo, connect_s=0.0, first_byte_s=0.0, total_s=0.0)
     assert outcome.detail.endswith("29 bytes beginning 'you sent ***'")
 
 

@@ -14,7 +14,6 @@ from probe.http.policy import ConnectPolicy
 from probe.http.request import Step
 from probe.http.response import Fault, Reply
 from probe.http.roles import Phase
-from probe.scheduler import Check
 from probe.settings import PRIVATE_RANGES
 from probe.wire import (
     DETAIL_MAX_CHARS,
@@ -44,11 +43,11 @@ def judged(reply: Reply, **fields: Any) -> Outcome:  # noqa: ANN401 - any field 
     """Judge a reply to the only step of a target."""
     asked = target(**fields)
     (step,) = admit(asked, POLICY).steps
-    return judged_by(step, reply, asked)
+    return judged_by(step, reply)
 
 
-def judged_by(step: Step, reply: Reply, asked: ReplicaProbeTarget) -> Outcome:
-    return JUDGE.replied(Check(asked), step, reply, connect_s=0.1, first_byte_s=0.2, total_s=0.3)
+def judged_by(step: Step, reply: Reply) -> Outcome:
+    return JUDGE.replied(step, reply, connect_s=0.1, first_byte_s=0.2, total_s=0.3)
 
 
 EXPECTED_REASONS = {
@@ -287,5 +286,5 @@ def test_status_comes_before_the_body_and_the_body_before_its_content(
 def test_open_connection_passes_where_it_is_all_that_is_asked() -> None:
     asked = target(checks="tcp")
     assert admit(asked, POLICY).steps == ()
-    outcome = JUDGE.connected(Check(asked), connect_s=0.1, total_s=0.3, tls_s=0.2)
+    outcome = JUDGE.connected(connect_s=0.1, total_s=0.3, tls_s=0.2)
     assert (outcome.kind, outcome.connect_s, outcome.tls_s) == (OutcomeKind.PASSED, 0.1, 0.2)
