@@ -7,7 +7,6 @@ refused at the start, and one that does not suffice is told.
 
 import resource
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -88,15 +87,15 @@ def descriptors_for(targets: int) -> int:
     return RESERVED_FDS + -(-targets * IN_FLIGHT_SHARE // (IN_FLIGHT_SHARE - 1)) + 1
 
 
-def short_of_ports(places: Iterable[tuple[str, int]], ports: int) -> str | None:
+def short_of_ports(places: Counter[tuple[str, int]], ports: int) -> str | None:
     """Say which address and port is asked by more targets than it has local ports for.
 
     A kept connection holds one, and so does each of the last minute's that the replica closed.
 
-    >>> short_of_ports([("10.0.0.1", 80)] * 3, ports=4)
+    >>> short_of_ports(Counter({("10.0.0.1", 80): 3}), ports=4)
     '3 targets share 10.0.0.1:80, which has 4 local ports'
     """
-    for (host, port), count in Counter(places).most_common(1):
+    for (host, port), count in places.most_common(1):
         if count > PORTS_SHARE * ports:
             return f"{count} targets share {host}:{port}, which has {ports} local ports"
     return None

@@ -27,7 +27,10 @@ BUSY_MIN: Final = 0.02
 LOADING_SHARE: Final = 0.05
 """Of the targets that came or went in a window: it shows a load, not the load."""
 LOADED_WINDOWS: Final = 3
-"""Void after such a one: all that came is probed within the first, from cold."""
+"""Void after such a one, and as long as what came is probed for the first time: each of these
+probes dials and builds what the later ones find, which says nothing of those."""
+LOADED_WINDOWS_MAX: Final = 30
+"""However long that is: where intervals are longer still, a first round is no load."""
 SETTLE_MAX: Final = 20
 """Windows that a step may take to show: where intervals are long, most of it shows sooner."""
 KEPT_SHARE: Final = 0.75
@@ -95,7 +98,7 @@ class SelfWatch:
         self._last = self._look()
         self._cost_s = 0.0
         self._scarce = False
-        self._void = LOADED_WINDOWS
+        self._void_until = self._last.at + LOADED_WINDOWS * PERIOD_S
 
     async def run(self) -> None:
         """Watch for ever."""
@@ -116,10 +119,8 @@ class SelfWatch:
         lag_s = (now.lag_s - last.lag_s) / probes if probes else 0.0
         self._measure(busy, probes, wall_s)
         if abs(now.targets - last.targets) > LOADING_SHARE * last.targets:
-            self._void = LOADED_WINDOWS
-        elif self._void:
-            self._void -= 1
-        else:
+            self._void_until = self._loaded_by(now.at)
+        elif now.at > self._void_until + PERIOD_S / 2:
             self._admit(Window(busy, lag_s))
         self._compare(now.targets)
         if now.no_descriptor > last.no_descriptor:
@@ -135,6 +136,12 @@ class SelfWatch:
             counters.reasons[Reason.LOCAL_FDS],
             len(self._prober.sweep.scheduler),
         )
+
+    def _loaded_by(self, now: float) -> float:
+        """Return when a load that shows now is over: all that came was probed, and some more."""
+        least, most = (now + n * PERIOD_S for n in (LOADED_WINDOWS, LOADED_WINDOWS_MAX))
+        joined_by = self._prober.sweep.scheduler.joined_by
+        return min(max(least, joined_by + PERIOD_S), most)
 
     def _measure(self, busy: float, probes: int, wall_s: float) -> None:
         vitals = self._prober.vitals

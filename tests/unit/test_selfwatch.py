@@ -1,6 +1,7 @@
 """The watch: from a busy thread to stretched intervals, on doubles and with numbers for time."""
 
 import doctest
+from collections import Counter
 from dataclasses import dataclass
 
 import pytest
@@ -12,8 +13,9 @@ from probe.census import Census
 from probe.health import ended
 from probe.limits import RESERVED_FDS, descriptors_for, local_ports, share, short_of_ports
 from probe.reasons import Reason
-from probe.selfwatch import LOADED_WINDOWS, SelfWatch, thread_busy_s
-from tests.fakes.entries import target
+from probe.selfwatch import LOADED_WINDOWS, LOADED_WINDOWS_MAX, SelfWatch, thread_busy_s
+from probe.wire import encode
+from tests.fakes.entries import replica, status, target
 from tests.fakes.rig import Rig as ProberRig
 from tests.fakes.wire import PASSED
 
@@ -97,6 +99,29 @@ async def test_a_load_is_not_the_load(rig: Rig) -> None:
     assert rig.sweep.scheduler.stretch == 1.0
 
 
+async def test_a_first_round_is_not_the_load(rig: Rig) -> None:
+    """A fleet too large to be probed at once is probed for the first time for many seconds."""
+    for number in range(50):
+        seed = status(number, last_check=rig.server.now_s)
+        rig.server.set(rig.keys.status(replica(number)), encode(seed))
+    await rig.load(50, interval_s=10.0)
+    rig.busy = 1.0
+    rig.windows(10)
+    assert rig.sweep.scheduler.stretch == 1.0
+    rig.windows(2 + WINDOWS_OVER)
+    assert rig.sweep.scheduler.stretch > 1.0
+
+
+async def test_a_round_longer_than_a_load_hides_no_overload(rig: Rig) -> None:
+    for number in range(50):
+        seed = status(number, last_check=rig.server.now_s)
+        rig.server.set(rig.keys.status(replica(number)), encode(seed))
+    await rig.load(50, interval_s=600.0)
+    rig.busy = 1.0
+    rig.windows(1 + LOADED_WINDOWS_MAX + WINDOWS_OVER)
+    assert rig.sweep.scheduler.stretch > 1.0
+
+
 async def test_it_eases_when_the_load_is_gone(rig: Rig) -> None:
     await rig.load(50)
     rig.busy = 0.98
@@ -151,9 +176,9 @@ def test_the_number_that_is_said_suffices(targets: int) -> None:
 
 def test_a_crowded_address_is_named() -> None:
     places = [("10.0.0.1", 80), *[("10.0.0.2", 80)] * 600]
-    assert "600 targets share 10.0.0.2:80" in (short_of_ports(places, 1000) or "")
-    assert short_of_ports(places, 2000) is None
-    assert short_of_ports([], local_ports()) is None
+    assert "600 targets share 10.0.0.2:80" in (short_of_ports(Counter(places), 1000) or "")
+    assert short_of_ports(Counter(places), 2000) is None
+    assert short_of_ports(Counter(), local_ports()) is None
     assert doctest.testmod(limits).failed == 0
 
 
