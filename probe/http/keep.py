@@ -39,7 +39,7 @@ class Keep:
     >>> keep.probes(rule, interval_s=1.0), keep.probes(rule, interval_s=1.0)
     (2, 10)
     >>> keep.probes(rule, interval_s=100.0)
-    5
+    2
     >>> keep.closed_early()
     >>> keep.probes(rule, interval_s=1.0)
     1
