@@ -15,6 +15,7 @@ from probe.bus_targets import TargetFeed
 from probe.wire import (
     HEARTBEAT_TTL_S,
     Keys,
+    OutcomeKind,
     Reason,
     ReplicaHealthStatus,
     ReplicaId,
@@ -108,7 +109,9 @@ async def test_every_reply_has_its_reason_and_every_key_its_time_to_live(
 
             async def settled() -> bool:
                 found = [await status_of(client, replica_id) for replica_id in wanted]
-                return all(status is not None for status in found)
+                # On a busy machine a probe may have told of ourselves alone: LOCAL_LAG.
+                judged = (OutcomeKind.PASSED, OutcomeKind.FAILED)
+                return all(status is not None and status.outcome in judged for status in found)
 
             await until(settled)
             for replica_id, reason in wanted.items():
@@ -118,7 +121,7 @@ async def test_every_reply_has_its_reason_and_every_key_its_time_to_live(
                 assert 1 <= await client.ttl(Keys().status(replica_id)) <= 120
             page = await prober.get("/metrics")
             counted = set(re.findall(r'probe_failures_total{reason="(\w+)"} [1-9]', page))
-            assert counted == {*wanted.values()} - {Reason.OK}
+            assert counted - {Reason.LOCAL_LAG} == {*wanted.values()} - {Reason.OK}
             async for key in client.scan_iter():
                 name = key.decode()
                 if name not in WITHOUT_TTL and not name.startswith(INDEX):

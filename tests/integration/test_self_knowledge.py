@@ -176,7 +176,8 @@ async def test_a_prober_that_misjudges_writes_nothing_owns_nothing_and_recovers(
 
         await until(written)
         with monkeypatch.context() as broken:
-            broken.setattr(selftest.OwnJudge, "replied", lie)
+            for way in ("replied", "answered"):
+                broken.setattr(selftest.OwnJudge, way, lie)
             await until(sick)
             await until(given_up)
             before = await seq()

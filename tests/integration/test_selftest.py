@@ -1,7 +1,7 @@
 """The prober's probes of itself, through the real pool, judge and loopback."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
 
@@ -25,6 +25,12 @@ from probe.vitals import SelfTestResult
 from probe.wire import ReplicaProbeTarget
 from tests.fakes.bus import FakeBus, FakeServer
 from tests.fakes.entries import target
+
+
+def misjudge(patch: pytest.MonkeyPatch, judgement: Callable[..., Outcome]) -> None:
+    """Judge so whatever is answered, on a fresh connection and on a kept one."""
+    for way in ("replied", "answered"):
+        patch.setattr(OwnJudge, way, judgement)
 
 
 class Rig:
@@ -90,7 +96,7 @@ async def test_calling_good_bad_twice_makes_sick_and_a_few_right_ones_well(
     """S7."""
     async with Rig.running() as rig:
         with monkeypatch.context() as broken, structlog.testing.capture_logs() as logs:
-            broken.setattr(OwnJudge, "replied", lambda *_a, **_k: ended(lie))
+            misjudge(broken, lambda *_a, **_k: ended(lie))
             assert await rig.test() is None
             why = await rig.test(3)
         assert why is not None
@@ -103,7 +109,7 @@ async def test_calling_good_bad_twice_makes_sick_and_a_few_right_ones_well(
 async def test_calling_bad_good_makes_sick(monkeypatch: pytest.MonkeyPatch) -> None:
     """S7: a prober to which everything looks well is as sick."""
     async with Rig.running() as rig:
-        monkeypatch.setattr(OwnJudge, "replied", lambda *_a, **_k: ended(Reason.OK))
+        misjudge(monkeypatch, lambda *_a, **_k: ended(Reason.OK))
         why = await rig.test(2)
         assert why is not None
         assert "/503 as passed" in why
@@ -125,7 +131,7 @@ async def test_a_standstill_says_nothing_of_its_judgement(monkeypatch: pytest.Mo
             rig.prober.sweep.counters.stalls += 1
             return ended(Reason.RESPONSE_TIMEOUT)
 
-        monkeypatch.setattr(OwnJudge, "replied", stalled)
+        misjudge(monkeypatch, stalled)
         assert await rig.test(4) is None
 
 
@@ -135,9 +141,9 @@ async def test_being_too_slow_for_want_of_cpu_is_no_illness(
     """S7: a timeout of a starved prober is lag; what is wrong in time is wrong all the same."""
     async with Rig.running() as rig:
         rig.prober.vitals.busy = 0.99
-        monkeypatch.setattr(OwnJudge, "replied", lambda *_a, **_k: ended(Reason.RESPONSE_TIMEOUT))
+        misjudge(monkeypatch, lambda *_a, **_k: ended(Reason.RESPONSE_TIMEOUT))
         assert await rig.test(4) is None
-        monkeypatch.setattr(OwnJudge, "replied", lambda *_a, **_k: ended(Reason.OK))
+        misjudge(monkeypatch, lambda *_a, **_k: ended(Reason.OK))
         assert await rig.test(2) is not None
 
 
