@@ -30,6 +30,11 @@ CATCH_UP_S: Final = 1.0
 """After a longer pause than this (a suspended machine, a stopped process) the beat goes on from
 where it was: all targets get their next result later, and none of them in a crowd."""
 
+STEP_S: Final = 0.02
+CATCH_UP_SHARE: Final = 1.25
+"""At one tick no more start than fall due in so much time, and a quarter: who is late and starts
+all at once stands still meanwhile, and will be late again. At 10,000 a second that is 18 ms."""
+
 _UP: Final = 1 - 1e-6
 """Rounds a start up to a slot. Most lie on one but for 1e-10 of float noise (after 10 days of
 uptime), and a plain ceiling would cost these 10 ms of lag each time."""
@@ -94,6 +99,11 @@ class Beat:
         """Starts that never were, because the prober was late."""
         self.rate_per_s = 0.0
         """Starts per second when nothing is stretched."""
+
+    @property
+    def step(self) -> int:
+        """How many may start at one tick."""
+        return int(max(self.rate_per_s * CATCH_UP_SHARE, FIRST_STARTS_PER_S) * STEP_S)
 
     def time(self, now: float) -> float:
         """Return what the beat's clock shows at `now`, which is not before the last advance."""

@@ -183,6 +183,7 @@ class Scheduler:
         """
         turns, elapsed_s = self._beat.advance(now)
         self._bend.grow(elapsed_s)
+        limit = min(limit, self._beat.step)
         due = sum(len(turn.checks) for turn in turns)
         started: list[Check] = []
         if due <= limit and self._lanes.fit(due, in_flight=self.in_flight, free=free):

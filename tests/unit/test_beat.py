@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from probe.beat import Beat
+from probe.beat import CATCH_UP_SHARE, FIRST_PROBE_S, FIRST_STARTS_PER_S, STEP_S, Beat
 from probe.counters import LAG_BOUNDS_S
 from probe.health import Outcome
 from probe.reasons import Reason
@@ -109,8 +109,8 @@ class TestClockSteps:
         prober.run(1.2)
         flying = prober.sweep.in_flight
         assert flying > 2 * STARTS_PER_TICK
-        assert len(prober.stall(5.0)) == STARTS_PER_TICK
-        prober.run(0.1)
+        assert len(prober.stall(5.0)) == int(FIRST_STARTS_PER_S * STEP_S)
+        prober.run(0.2)
         assert prober.sweep.counters.reasons[Reason.LOCAL_LAG] == flying
         assert prober.sweep.counters.reasons[Reason.CONNECT_TIMEOUT] == 0
 
@@ -156,3 +156,64 @@ def test_the_first_advance_may_come_late() -> None:
     beat = Beat()
     turns, elapsed_s = beat.advance(1e6)
     assert (turns, elapsed_s) == ([], 0.0)
+
+
+class TestJoining:
+    """P11: a new target is probed within a second of being written, whoever else comes."""
+
+    @pytest.mark.parametrize("interval_s", [0.3, 0.7, 1.0, 1.5, 10.0, 1200.0])
+    @pytest.mark.parametrize("others", [0, 100, 5000])
+    def test_few_new_targets_are_probed_within_half_a_second(
+        self, interval_s: float, others: int
+    ) -> None:
+        prober = VirtualProber(fleet(others, 1.0))
+        prober.run(3)
+        new = [target(10_000 + n, interval_s=interval_s) for n in range(8)]
+        prober.sweep.replace(1, new, now=prober.now)
+        starts = prober.run(FIRST_PROBE_S + 0.02)
+        assert {t.replica_id for t in new} <= {check.replica_id for _, check in starts}
+
+    def test_whoever_starts_early_falls_into_its_phase(self) -> None:
+        prober = VirtualProber(fleet(1000, 1.0))
+        prober.run(3)
+        prober.sweep.replace(1, [target(9_999, interval_s=1.0)], now=prober.now)
+        (new,) = (c for c in prober.scheduler if c.replica_id.endswith("270f"))
+        times = [now for now, check in prober.run(5) if check is new]
+        steady = times[1:]
+        assert all(b - a == pytest.approx(1.0, abs=0.011) for a, b in pairwise(steady))
+        assert steady[0] - times[0] < 1.0
+
+    @pytest.mark.parametrize("interval_s", [0.5, 1.0])
+    def test_a_crowd_with_short_intervals_waits_for_its_phase(self, interval_s: float) -> None:
+        """R-61: its first second is as even as any other."""
+        prober = VirtualProber(fleet(int(8000 * interval_s), interval_s))
+        assert fullest(prober.run(2)) <= 1.3 * 800
+
+    def test_a_crowd_with_long_intervals_comes_at_a_bounded_rate(self) -> None:
+        prober = VirtualProber(fleet(30_000, 30.0))
+        starts = prober.run(6)
+        assert {check for _, check in starts} == set(prober.scheduler)
+        assert fullest(starts) <= 1.1 * FIRST_STARTS_PER_S / 10
+
+    def test_a_crowd_too_large_to_come_early_comes_in_phase(self) -> None:
+        prober = VirtualProber([])
+        for part in range(12):  # as they are read
+            prober.sweep.replace(
+                part, [target(part * 2000 + n, interval_s=2.0) for n in range(2000)], now=prober.now
+            )
+            prober.run(0.02)
+        starts = prober.run(2.5)
+        assert len({check for _, check in starts}) == 24_000
+        assert fullest(starts) <= 1.1 * (FIRST_STARTS_PER_S + 12_000) / 10
+        assert fullest(prober.run(2)) <= 1.3 * 1200
+        assert prober.scheduler.joined_by <= prober.now
+
+    def test_after_a_stall_no_tick_starts_more_than_a_little(self) -> None:
+        """A tick that starts everything is the next stall."""
+        prober = VirtualProber(fleet(20_000, 1.0))
+        prober.run(2)
+        most = int(20_000 * STEP_S * CATCH_UP_SHARE)
+        starts = prober.stall(0.4) + prober.run(3)
+        assert fullest(starts, window_s=0.01) == most
+        assert prober.scheduler.waiting == 0
+        assert prober.scheduler.missed == 0

@@ -13,7 +13,7 @@ from probe.bus import Poll
 from probe.errors import BusUnreachable
 from probe.ledger import Ledger
 from probe.refresh import AMNESIA_GRACE_S, REJECTED_LOG_PERIOD_S, Refresh
-from probe.refresher import TARGETS_AT_ONCE
+from probe.refresher import SLICE_S, TARGETS_AT_ONCE
 from probe.scheduler import Changes
 from probe.wire import (
     PARTITIONS,
@@ -209,11 +209,13 @@ class TestLargeLoads:
     COUNT = 3 * TARGETS_AT_ONCE + 7
 
     @pytest.fixture
-    def crowd(self, rig: Rig) -> Rig:
-        """Everything in one partition."""
+    def crowd(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> Rig:
+        """Everything in one partition; each look at the clock takes a while."""
         ours = (n for n in count() if partition_of(replica(n)) == 0)
         for number in islice(ours, self.COUNT):
             rig.server.put_target(target(number))
+        looks = count()
+        monkeypatch.setattr(rig.prober, "clock", lambda: rig.now + next(looks) * SLICE_S)
         return rig
 
     async def test_others_run_after_every_few_targets(
@@ -237,7 +239,7 @@ class TestLargeLoads:
             group.start_soon(crowd.refresher.step)
             while len(crowd.watched()) < self.COUNT:
                 started = len(crowd.wire.starts)
-                crowd.advance(0.05)
+                crowd.advance(0.3)
                 await anyio.lowlevel.checkpoint()
         assert started > 0
 
