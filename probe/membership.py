@@ -42,6 +42,7 @@ class Membership:
         `peers` are believed to live until they have had `ttl_s` to say so themselves.
         """
         self.members: frozenset[str] = frozenset({prober.instance, *peers})
+        self._awaited = self.members - {prober.instance}
         self._shares: Shares | None = None
         self._prober = prober
         self._refresh = refresh
@@ -73,17 +74,20 @@ class Membership:
         """Count the members, those that live and are well and we, and share out among them.
 
         Who does not find itself was forgotten by the bus, or was itself away: then the others,
-        too, get the time of a heartbeat to be found again.
+        too, get the time of a heartbeat to be found again. Who was found is not waited for: if
+        it is gone by the next look, it died.
         """
         me = self._prober.instance
         if self._was_found and me not in beats:
             self._patient_until = now + self._ttl_s
+            self._awaited = self.members - {me}
             self._hurry()
+        self._awaited -= beats.keys()
         self._was_found = me in beats
         apart = {name for name, beat in beats.items() if beat.sick or beat.shard}
         members = (beats.keys() - apart) | {me}
         if now < self._patient_until:
-            members |= self.members - apart
+            members |= self._awaited
         if self._shares is None or members != self.members:
             self.members = frozenset(members)
             self._shares = share_out(members)

@@ -108,7 +108,7 @@ class TestDeparture:
         assert oldest <= 45
         assert herd.owners() == ONCE
 
-    @pytest.mark.parametrize("later_s", [2.0, 15.0, 17.0, 19.0, 22.0])
+    @pytest.mark.parametrize("later_s", [2.0, 8.0, 12.0, 15.0, 17.0, 19.0, 22.0])
     async def test_no_target_waits_for_its_turn_twice_when_one_joins_after_a_death(
         self, herd: Herd, later_s: float
     ) -> None:
