@@ -188,15 +188,20 @@ class Resolver:
         self._begin_next(now)
 
     def _learn(self, question: _Question) -> None:
+        """Remember what the two families' answers come to.
+
+        A name is gone only when both were answered and none has an address: some servers say that
+        there is no such name when asked for the family that they do not know (RFC 4074).
+        """
         name, heard, now = question.name, question.heard, self._loop.time()
         addresses = tuple(address for each in heard for address in each.addresses)
         failure = next((each.failure for each in heard if each.failure), "")
         if addresses:
             self.names.found(name, addresses, min(each.ttl_s for each in heard), now)
-        elif any(each.gone for each in heard):
-            self.names.gone(name, "no such name", now)
         elif failure or len(heard) < len(FAMILIES):
             self.names.failed(name, failure or _SILENT, now)
+        elif any(each.gone for each in heard):
+            self.names.gone(name, "no such name", now)
         else:
             self.names.gone(name, "the name has no address", now)
 

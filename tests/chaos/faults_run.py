@@ -50,6 +50,7 @@ HOLD_S: Final = 2.0
 CALM_S: Final = 1.0
 TIMEOUT_S: Final = 1.0
 READY_S: Final = 60.0
+LINES: Final = 5
 _PORT_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
@@ -62,14 +63,17 @@ class Findings:
     probes_of_healthy: int = 0
     false_bad: int = 0
     """Probes of healthy replicas that were counted as failed."""
+    false_bad_by_deployment: dict[str, int] = field(default_factory=dict)
+    turned: list[str] = field(default_factory=list)
+    """What the prober logged of the first healthy replicas that it turned against."""
     unhealthy_verdicts: int = 0
     """Healthy replicas whose status said otherwise at any look."""
     hanging_found: int = 0
     faults: dict[str, int] = field(default_factory=dict)
     questions_unanswered: int = 0
     """By the name server, while it was silent."""
-    probe_errors: dict[str, int] = field(default_factory=dict)
-    """What the prober blamed on itself, by reason: proof that the faults were felt."""
+    not_passed: dict[str, int] = field(default_factory=dict)
+    """By reason, hanging replicas included: those that begin with LOCAL are the prober's own."""
 
 
 def main() -> int:
@@ -120,6 +124,8 @@ def _run(directory: Path, count: int, seconds: float, chance: random.Random) -> 
                 _settle(found, before, url)
                 found.unhealthy_verdicts = count - _healthy(bus, targets)
                 found.hanging_found = _judged_bad(bus, targets)
+                good = {target.replica_id for target in targets if target.deployment in GOOD}
+                found.turned = _turned(directory / "probe.log", good)[:LINES]
     finally:
         bus.stop()
     return found
@@ -273,9 +279,20 @@ def _settle(found: Findings, before: dict[tuple[str, ...], float], url: str) -> 
         found.probes_of_healthy += sum(
             count for name, count in since.items() if name[0] == deployment
         )
-        found.false_bad += since.get((deployment, "failed"), 0)
-    felt = ("LOCAL_LAG", "LOCAL_FDS", "LOCAL_PORTS", "LOCAL_NETWORK", "DNS_TIMEOUT")
-    found.probe_errors = {reason: since.get((reason,), 0) for reason in felt}
+        if failed := since.get((deployment, "failed"), 0):
+            found.false_bad += failed
+            found.false_bad_by_deployment[deployment] = failed
+    found.not_passed = {name[0]: count for name, count in since.items() if count and not name[1:]}
+
+
+def _turned(log: Path, good: set[ReplicaId]) -> list[str]:
+    """Return the lines that tell of a good replica found bad, in order."""
+    return [
+        line
+        for line in log.read_text().splitlines()
+        if "event=verdict_changed" in line and "healthy=false" in line.lower()
+        if any(one in line for one in good)
+    ]
 
 
 def _statuses(

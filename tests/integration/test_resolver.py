@@ -105,6 +105,15 @@ async def test_name_that_cannot_be_dialled_says_why(answer: str, fault: Reason, 
         assert took_s < 2  # the cap is 1 s; a busy machine is late, not ten times late
 
 
+async def test_a_name_is_not_gone_while_one_family_is_unanswered() -> None:
+    """Some servers know only one family, and say "no such name" when asked for the other."""
+    async with name_server() as server, resolving(server) as resolver:
+        server.otherwise = lambda asked: SILENT if asked.endswith(" A") else NXDOMAIN
+        assert (await ask(resolver, "a.example")).fault is Reason.DNS_TIMEOUT
+        server.otherwise = lambda asked: ["127.128.0.1"] if asked.endswith(" A") else NXDOMAIN
+        assert texts(await ask(resolver, "b.example")) == ["127.128.0.1"]
+
+
 async def test_servers_that_nobody_runs_are_a_fault_of_ours() -> None:
     async with name_server() as server, resolving(server) as resolver:
         server._transport.close()
