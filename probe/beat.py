@@ -30,10 +30,14 @@ CATCH_UP_S: Final = 1.0
 """After a longer pause than this (a suspended machine, a stopped process) the beat goes on from
 where it was: all targets get their next result later, and none of them in a crowd."""
 
-STEP_S: Final = 0.02
-CATCH_UP_SHARE: Final = 1.25
-"""At one tick no more start than fall due in so much time, and a quarter: who is late and starts
-all at once stands still meanwhile, and will be late again. At 10,000 a second that is 18 ms."""
+CATCH_UP_SHARE: Final = 1.2
+"""Who is late catches up by so much of the rate: all at once would be a crowd (R-61), and the next
+delay."""
+SAVED_S: Final = 0.025
+"""What falls due in so much time may start at one tick, however late it is: so far ticks stray."""
+ROOM_MIN: Final = 20.0
+ROOM_MIN_PER_S: Final = 1000.0
+"""Fewer than this are no crowd: 20 at a tick, and as many in the next 20 ms."""
 
 _UP: Final = 1 - 1e-6
 """Rounds a start up to a slot. Most lie on one but for 1e-10 of float noise (after 10 days of
@@ -77,6 +81,7 @@ class Beat:
         "joined_by",
         "missed",
         "rate_per_s",
+        "room",
         "stretch",
     )
 
@@ -99,11 +104,8 @@ class Beat:
         """Starts that never were, because the prober was late."""
         self.rate_per_s = 0.0
         """Starts per second when nothing is stretched."""
-
-    @property
-    def step(self) -> int:
-        """How many may start at one tick."""
-        return int(max(self.rate_per_s * CATCH_UP_SHARE, FIRST_STARTS_PER_S) * STEP_S)
+        self.room = ROOM_MIN
+        """How many may start now; what comes out of turn brings its own."""
 
     def time(self, now: float) -> float:
         """Return what the beat's clock shows at `now`, which is not before the last advance."""
@@ -189,9 +191,11 @@ class Beat:
                 self._slipped + self.rate_per_s * pause_s / self._stretch, 1.0
             )
             self.missed += int(lost)
+        self._make_room(time - before)
         slot = int(time * SLOTS_PER_S)
         turns: list[Turn] = []
         for at, extras in _emptied(self._extras, self._slot, slot):
+            self.room += len(extras)
             for check in extras:
                 check.hold &= ~JOINING
                 check.hastened = False
@@ -207,6 +211,11 @@ class Beat:
         self._slot = max(slot, self._slot)
         self._now, self._time, self._stretch = now, time, max(1.0, self.stretch)
         return turns, time - before
+
+    def _make_room(self, elapsed_s: float) -> None:
+        per_s = max(self.rate_per_s * CATCH_UP_SHARE, ROOM_MIN_PER_S)
+        most = max(self.rate_per_s * SAVED_S, ROOM_MIN, self.room)
+        self.room = min(self.room + elapsed_s * per_s, most)
 
     def _turn(self, cohort: Cohort, time: float, slot: int) -> None:
         """Put a cohort where its next turn lies; turns that have passed too are missed."""
