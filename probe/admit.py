@@ -7,6 +7,7 @@ refused then, by the name of the field, and a probe only has to be run. Must not
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib.metadata import version
+from ipaddress import IPv4Address
 from typing import Final, Protocol
 
 from probe.errors import MalformedEntry, UnsupportedCheck, WireError
@@ -221,4 +222,5 @@ def _host_header(target: ReplicaProbeTarget, place: Place) -> str:
         return target.host_header
     if isinstance(place, UnixPath):
         return LOCAL_HOST
-    return authority(str(place), target.inference_port, scheme=target.scheme)
+    host = target.replica_host if isinstance(place, IPv4Address) else str(place)  # one spelling
+    return authority(host, target.inference_port, scheme=target.scheme)
