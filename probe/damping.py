@@ -7,8 +7,12 @@ healthy, it takes nobody's health away (R-02).
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import exp2, inf, log2
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+TOLD_MAX: Final = 1024
+"""Sentences remembered: a fleet that flaps says the same ones all the time."""
 
 
 class Flaps(NamedTuple):
@@ -64,6 +68,11 @@ def told(detail: str, flaps: Flaps, at: float) -> str:
     >>> told("", Flaps(4.0, at=0.0, until=300.0), 8.0)
     'damped for about 290 s more: its verdict changed too often'
     """
-    left_s = max(1, round((flaps.until - at) / 10)) * 10
+    tens = int((flaps.until - at) / 10 + 0.5)
+    return _told(detail, 10 * tens if tens > 0 else 10)
+
+
+@lru_cache(TOLD_MAX)
+def _told(detail: str, left_s: int) -> str:
     note = f"damped for about {left_s} s more: its verdict changed too often"
     return f"{detail}; {note}" if detail else note

@@ -25,6 +25,8 @@ OPERATIONS: Final = (
 PHASES: Final = ("connect", "first_byte", "transfer")
 SLOW_S: Final = 1.0
 """A probe that took longer is worth an exemplar even when it passed."""
+NOTABLE_FOR_S: Final = 1.0
+"""An exemplar of a moment ago is as good as a new one, and costs nothing."""
 TRANSFER_MIN_S: Final = 10e-6
 """A reply that came whole was not transferred in any time worth a count."""
 BACKOFF_FIRST_S: Final = 0.1
@@ -65,7 +67,9 @@ class Ledger:
                 observe(self._transfer, transfer_s)
         if outcome.total_s > SLOW_S or outcome.reason is not _OK:
             bucket = bisect_left(DURATION_BOUNDS_S, outcome.total_s)
-            self.notable[bucket] = Notable(replica_id, outcome.total_s, at)
+            known = self.notable.get(bucket)
+            if known is None or at - known.at >= NOTABLE_FOR_S:
+                self.notable[bucket] = Notable(replica_id, outcome.total_s, at)
 
 
 def observe(histogram: Histogram, value: float) -> None:

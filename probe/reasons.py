@@ -36,6 +36,8 @@ class Layer(StrEnum):
 class Reason(StrEnum):
     """Why a probe ended as it did: a closed set, safe as a metric label."""
 
+    __hash__ = str.__hash__  # that of `Enum` is Python: 0.15 us, several times a probe
+
     OK = "OK"
     DNS_FAILED = "DNS_FAILED"
     DNS_TIMEOUT = "DNS_TIMEOUT"

@@ -3,7 +3,7 @@
 import pytest
 
 from probe.damping import Damping, Flaps
-from probe.health import Outcome
+from probe.health import Outcome, observe
 from probe.reasons import Reason
 from probe.scheduler import Check, Scheduler
 from probe.status_text import StatusText
@@ -44,6 +44,25 @@ class TestStory:
         assert prober.scheduler.damped == 1
         falls = [change for change in prober.sweep.take_transitions() if not change.healthy]
         assert len(falls) == 3
+
+    def test_while_damped_what_passes_and_fails_is_counted_as_ever(self) -> None:
+        prober = prober_of(flaps_every(5.0, until=1060.0))
+        prober.run(62)
+        check, behaviour = only(prober), prober.wire.behaviour
+        assert check.damped
+        for _ in range(20):
+            before, ended_at = check.streak, check.ended_at
+            prober.run(1.0)
+            if check.ended_at == ended_at:
+                continue
+            expected, transition = observe(
+                before,
+                behaviour(check, check.started_at) or PASSED,
+                healthy_threshold=1,
+                max_retries=2,
+                damped=True,
+            )
+            assert (check.streak, transition) == (expected, None)
 
     def test_two_falls_are_not_damped(self) -> None:
         prober = prober_of(flaps_every(5.0, until=1019.0))
