@@ -65,8 +65,10 @@ class Damping:
 def told(detail: str, flaps: Flaps, at: float) -> str:
     """Add to what a probe found that its target is damped, and for how long, by tens of seconds.
 
+    In few words: of a fleet that flaps every status carries them (P10).
+
     >>> told("", Flaps(4.0, at=0.0, until=300.0), 8.0)
-    'damped for about 290 s more: its verdict changed too often'
+    'damped for 290 s more'
     """
     tens = int((flaps.until - at) / 10 + 0.5)
     return _told(detail, 10 * tens if tens > 0 else 10)
@@ -74,5 +76,5 @@ def told(detail: str, flaps: Flaps, at: float) -> str:
 
 @lru_cache(TOLD_MAX)
 def _told(detail: str, left_s: int) -> str:
-    note = f"damped for about {left_s} s more: its verdict changed too often"
+    note = f"damped for {left_s} s more"
     return f"{detail}; {note}" if detail else note
