@@ -35,6 +35,10 @@ CATCH_UP_SHARE: Final = 1.2
 delay."""
 SAVED_S: Final = 0.025
 """What falls due in so much time may start at one tick, however late it is: so far ticks stray."""
+JOINING_SHARE: Final = 1.1
+JOINING_SAVED_S: Final = 0.02
+"""The same for a first round: each of its probes dials, so that ticks stray all the time, and
+nobody waits for its results as for those of a replica that fails."""
 ROOM_MIN: Final = 20.0
 ROOM_MIN_PER_S: Final = 1000.0
 """Fewer than this are no crowd: 20 at a tick, and as many in the next 20 ms."""
@@ -191,7 +195,7 @@ class Beat:
                 self._slipped + self.rate_per_s * pause_s / self._stretch, 1.0
             )
             self.missed += int(lost)
-        self._make_room(time - before)
+        self._make_room(time - before, joining=now < self.joined_by)
         slot = int(time * SLOTS_PER_S)
         turns: list[Turn] = []
         for at, extras in _emptied(self._extras, self._slot, slot):
@@ -212,9 +216,12 @@ class Beat:
         self._now, self._time, self._stretch = now, time, max(1.0, self.stretch)
         return turns, time - before
 
-    def _make_room(self, elapsed_s: float) -> None:
-        per_s = max(self.rate_per_s * CATCH_UP_SHARE, ROOM_MIN_PER_S)
-        most = max(self.rate_per_s * SAVED_S, ROOM_MIN, self.room)
+    def _make_room(self, elapsed_s: float, *, joining: bool) -> None:
+        share, saved_s = CATCH_UP_SHARE, SAVED_S
+        if joining:
+            share, saved_s = JOINING_SHARE, JOINING_SAVED_S
+        per_s = max(self.rate_per_s * share, ROOM_MIN_PER_S)
+        most = max(self.rate_per_s * saved_s, ROOM_MIN, self.room)
         self.room = min(self.room + elapsed_s * per_s, most)
 
     def _turn(self, cohort: Cohort, time: float, slot: int) -> None:

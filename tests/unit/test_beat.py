@@ -12,7 +12,7 @@ from probe.reasons import Reason
 from probe.scheduler import Check
 from probe.sweep import STARTS_PER_TICK
 from probe.wire import ReplicaProbeTarget
-from tests.fakes.entries import target
+from tests.fakes.entries import status, target
 from tests.fakes.virtual import PASSED, REFUSED, VirtualProber, fullest
 
 
@@ -219,3 +219,17 @@ class TestJoining:
         assert fullest([start for start in starts if start[0] > starts[0][0] + 0.05]) <= 1300
         assert prober.scheduler.waiting == 0
         assert prober.scheduler.missed == 0
+
+    def test_a_restart_is_even_where_ticks_are_late(self) -> None:
+        """R-61: while all dial, ticks are late, and now and then one is very late."""
+        prober = VirtualProber([])
+        targets = fleet(10_000, 1.0)
+        seeds = {each.replica_id: status(n, last_check=99.0) for n, each in enumerate(targets)}
+        prober.sweep.replace(0, targets, now=prober.now, bus_now=100.0, seeds=seeds)
+        first = len(prober.wire.starts)
+        for tick in range(70):
+            prober.stall(0.05 if tick % 15 == 7 else 0.012)
+            prober.wire.arrive(prober.now)
+        starts = prober.wire.starts[first:]
+        assert fullest(starts) <= 1.3 * 1000
+        assert len({check for _, check in starts + prober.run(1)}) == 10_000
