@@ -36,9 +36,12 @@ delay."""
 SAVED_S: Final = 0.025
 """What falls due in so much time may start at one tick, however late it is: so far ticks stray."""
 JOINING_SHARE: Final = 1.1
-JOINING_SAVED_S: Final = 0.02
-"""The same for a first round: each of its probes dials, so that ticks stray all the time, and
-nobody waits for its results as for those of a replica that fails."""
+JOINING_SAVED_S: Final = 0.015
+"""The same for a first round: each of its probes dials, so that ticks stray all the time, nobody
+waits for its results as for those of a replica that fails, and the rest of the load waits for a
+turn of the loop after each tick."""
+BROUGHT_MAX: Final = 150
+"""So many starts out of turn at one tick: of what waits for a first probe, 15 ms."""
 ROOM_MIN: Final = 20.0
 ROOM_MIN_PER_S: Final = 1000.0
 """Fewer than this are no crowd: 20 at a tick, and as many in the next 20 ms."""
@@ -72,9 +75,11 @@ class Beat:
     """All cohorts of one prober, and the few starts out of turn. `now` must not run backwards."""
 
     __slots__ = (
+        "_brought",
         "_cohorts",
         "_extras",
         "_now",
+        "_room",
         "_slipped",
         "_slot",
         "_spread",
@@ -85,7 +90,6 @@ class Beat:
         "joined_by",
         "missed",
         "rate_per_s",
-        "room",
         "stretch",
     )
 
@@ -108,8 +112,23 @@ class Beat:
         """Starts that never were, because the prober was late."""
         self.rate_per_s = 0.0
         """Starts per second when nothing is stretched."""
-        self.room = ROOM_MIN
-        """How many may start now; what comes out of turn brings its own."""
+        self._room = ROOM_MIN
+        self._brought = 0  # starts out of turn since the last ones, which need no room
+
+    @property
+    def room(self) -> int:
+        """How many may start now; what comes out of turn brings its own, within bounds."""
+        return int(self._room) + min(self._brought, BROUGHT_MAX)
+
+    def bring(self) -> None:
+        """Make room for one that is to start again."""
+        self._brought += 1
+
+    def started(self, count: int) -> None:
+        """Use up the room of so many starts."""
+        brought = min(count, self._brought, BROUGHT_MAX)
+        self._brought -= brought
+        self._room -= count - brought
 
     def time(self, now: float) -> float:
         """Return what the beat's clock shows at `now`, which is not before the last advance."""
@@ -199,7 +218,7 @@ class Beat:
         slot = int(time * SLOTS_PER_S)
         turns: list[Turn] = []
         for at, extras in _emptied(self._extras, self._slot, slot):
-            self.room += len(extras)
+            self._brought += len(extras)
             for check in extras:
                 check.hold &= ~JOINING
                 check.hastened = False
@@ -221,8 +240,8 @@ class Beat:
         if joining:
             share, saved_s = JOINING_SHARE, JOINING_SAVED_S
         per_s = max(self.rate_per_s * share, ROOM_MIN_PER_S)
-        most = max(self.rate_per_s * saved_s, ROOM_MIN, self.room)
-        self.room = min(self.room + elapsed_s * per_s, most)
+        most = max(self.rate_per_s * saved_s, ROOM_MIN)
+        self._room = min(self._room + elapsed_s * per_s, most)
 
     def _turn(self, cohort: Cohort, time: float, slot: int) -> None:
         """Put a cohort where its next turn lies; turns that have passed too are missed."""

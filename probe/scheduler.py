@@ -183,7 +183,7 @@ class Scheduler:
         """
         turns, elapsed_s = self._beat.advance(now)
         self._bend.grow(elapsed_s)
-        limit = min(limit, int(self._beat.room))
+        limit = min(limit, self._beat.room)
         due = sum(len(turn.checks) for turn in turns)
         started: list[Check] = []
         if due <= limit and self._lanes.fit(due, in_flight=self.in_flight, free=free):
@@ -191,7 +191,7 @@ class Scheduler:
         else:
             self._wait_and_start(turns, now, started, limit=limit, free=free)
         if started:
-            self._beat.room -= len(started)
+            self._beat.started(len(started))
             self.in_flight += len(started)
             self.counters.started += len(started)
             self._deadlines.started(started, now)
@@ -200,7 +200,7 @@ class Scheduler:
     def restart(self, check: Check, now: float) -> None:
         """Let a check that is not in flight start again out of turn, with the next `due`."""
         check.due_at = now
-        self._beat.room += 1
+        self._beat.bring()
         self._lanes.wait(check, now)
 
     def overdue(self, now: float) -> list[Check]:

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from probe.beat import FIRST_PROBE_S, FIRST_STARTS_PER_S, SAVED_S, Beat
+from probe.beat import BROUGHT_MAX, FIRST_PROBE_S, FIRST_STARTS_PER_S, SAVED_S, Beat
 from probe.counters import LAG_BOUNDS_S
 from probe.health import Outcome
 from probe.reasons import Reason
@@ -109,8 +109,8 @@ class TestClockSteps:
         prober.run(1.2)
         flying = prober.sweep.in_flight
         assert flying > 2 * STARTS_PER_TICK
-        assert len(prober.stall(5.0)) == STARTS_PER_TICK
-        prober.run(0.1)
+        assert len(prober.stall(5.0)) == BROUGHT_MAX + 3000 * SAVED_S
+        prober.run(0.2)
         assert prober.sweep.counters.reasons[Reason.LOCAL_LAG] == flying
         assert prober.sweep.counters.reasons[Reason.CONNECT_TIMEOUT] == 0
 
