@@ -20,9 +20,10 @@ with a look at the bus every 0.25 s that is well within a second of being writte
 IN_PHASE_S: Final = 1.0
 """At such an interval or less a crowd waits for its phase: anything sooner would only crowd the
 start of a whole fleet (R-61)."""
-FIRST_STARTS_PER_S: Final = 10_000.0
+FIRST_STARTS_PER_S: Final = 3000.0
 """First probes come at such a rate, regular ones included: each dials, and builds what the later
-ones find, so that it costs three times as much. Half of what one core can dial."""
+ones find: 0.13 ms. That is a third of a core, and leaves the rest to a load of many targets, which
+would otherwise take all the longer for probing again and again what came first."""
 HURRY_SHARE: Final = 0.05
 """Of the regular rate there is always so much room on top for first probes, and in any slot for
 one: few new targets need not wait, and many do not make themselves felt."""

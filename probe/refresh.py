@@ -137,6 +137,17 @@ class Refresh:
         for entry in entries:
             self._reject(entry.replica_id, entry.error, now)
 
+    def news(self, partition: int, targets: Iterable[ReplicaProbeTarget]) -> list[ReplicaId]:
+        """Return which of these targets of a partition are ours to watch, and new to us."""
+        believed = self.believed(partition)
+        only = None if partition in self.partitions else self.adopted(partition)
+        return [
+            target.replica_id
+            for target in targets
+            if target.replica_id not in believed
+            if only is None or target.replica_id in only
+        ]
+
     def admitted(
         self, partition: int, targets: Iterable[ReplicaProbeTarget], now: float
     ) -> list[ReplicaProbeTarget]:

@@ -7,13 +7,15 @@ milliseconds. Which partitions to read, and what to believe of them, `probe.refr
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Final
+from typing import Final, NamedTuple
 
 import anyio
 import anyio.lowlevel
 from msgspec.structs import replace
 
 from probe.bus import Poll
+from probe.bus_targets import Targets
+from probe.errors import BusError
 from probe.ledger import bump
 from probe.refresh import Refresh
 from probe.stages import Prober, Settle, repeat
@@ -21,13 +23,21 @@ from probe.wire import ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget
 
 OLD_TIME_S: Final = 1.0
 """Who was stopped for so long while the bus told the time would go wrong by as much."""
-PARTITIONS_AT_ONCE: Final = 16
-"""Read in one go: few enough that the first targets are probed while the last are read."""
+PARTITIONS_AT_ONCE: Final = 8
+"""Read in one go: few enough that most is taken on while more is read."""
 TARGETS_AT_ONCE: Final = 200
 """Admitted, or taken on, between two looks at the clock: 2 ms of them."""
-SLICE_S: Final = 0.005
+SLICE_S: Final = 0.008
 """Then the loop may do something else. More often would cost a load its pace: where a prober is
 late, each round of its loop is long, whatever little of the load is done in it."""
+
+
+class _Found(NamedTuple):
+    """What was read of some partitions."""
+
+    targets: Targets
+    unknown: Sequence[ReplicaId]
+    seeds: Mapping[ReplicaId, ReplicaHealthStatus]
 
 
 class Refresher:
@@ -73,31 +83,59 @@ class Refresher:
         if self._settle is not None:
             await self._settle(poll)
         wanted = self._refresh.wanted(poll, clock())
-        for first in range(0, len(wanted), PARTITIONS_AT_ONCE):
-            await self._read(wanted[first : first + PARTITIONS_AT_ONCE], poll)
+        if wanted:
+            await self._read(wanted, poll)
         self._prober.ridden_out = self._doubted
         self.loaded.set()
         self._say_what_is_covered()
 
     async def _read(self, wanted: Sequence[int], poll: Poll) -> None:
-        """Read some partitions, and let the sweep watch what they hold."""
-        refresh = self._refresh
+        """Read partitions, and let the sweep watch what they hold while the next are read."""
+        parts = [
+            wanted[first : first + PARTITIONS_AT_ONCE]
+            for first in range(0, len(wanted), PARTITIONS_AT_ONCE)
+        ]
+        found = await self._fetch(parts[0], poll)
+        for part in parts[1:]:
+            async with anyio.create_task_group() as group:
+                ahead: list[_Found | BusError] = []
+                group.start_soon(self._fetch_into, ahead, part, poll)
+                await self._take(found, poll)
+            (next_found,) = ahead
+            if isinstance(next_found, BusError):
+                raise next_found
+            found = next_found
+        await self._take(found, poll)
+
+    async def _fetch_into(
+        self, ahead: list[_Found | BusError], wanted: Sequence[int], poll: Poll
+    ) -> None:
+        try:
+            ahead.append(await self._fetch(wanted, poll))
+        except BusError as error:  # not out of the task group: that would wrap it
+            ahead.append(error)
+
+    async def _fetch(self, wanted: Sequence[int], poll: Poll) -> _Found:
+        """Read targets, and what the bus knows of those that are new here."""
         with self._prober.lifeline.operation("read_targets"):
             found = await self._prober.bus.read_targets(wanted, poll.time_s)
-        refresh.reject(found.rejected, self._prober.clock())
-        contents: Mapping[int, Sequence[ReplicaProbeTarget]] = {
-            partition: await self._admitted(partition, targets)
-            for partition, targets in found.by_partition.items()
-        }
         unknown = [
-            target.replica_id
-            for partition, content in contents.items()
-            for target in content
-            if target.replica_id not in refresh.believed(partition)
+            replica_id
+            for partition, targets in found.by_partition.items()
+            for replica_id in self._refresh.news(partition, targets)
         ]
-        seeds = await self._read_seeds(unknown)
+        return _Found(found, unknown, await self._read_seeds(unknown))
+
+    async def _take(self, found: _Found, poll: Poll) -> None:
+        """Let the sweep watch what was read."""
+        refresh, targets, seeds = self._refresh, found.targets, found.seeds
+        refresh.reject(targets.rejected, self._prober.clock())
+        contents: Mapping[int, Sequence[ReplicaProbeTarget]] = {
+            partition: await self._admitted(partition, some)
+            for partition, some in targets.by_partition.items()
+        }
         if self._prober.vitals.full:
-            contents = self._without(contents, set(unknown) - set(seeds))
+            contents = self._without(contents, set(found.unknown) - set(seeds))
         for partition, content in contents.items():
             await self._take_on(partition, content, seeds)
             refresh.took(partition, content, poll)

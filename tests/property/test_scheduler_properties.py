@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from probe.beat import FIRST_PROBE_S, IN_PHASE_S
+from probe.beat import FIRST_PROBE_S, FIRST_STARTS_PER_S, IN_PHASE_S
 from probe.counters import Standing
 from probe.damping import Damping
 from probe.deadlines import SIFT_S
@@ -281,7 +281,8 @@ def test_starts_are_spread_from_the_first_second_on(
     scheduler.replace(0, random_targets(seed, count, interval_s=interval_s), now=start)
     starts: defaultdict[int, int] = defaultdict(int)
     first_slot = int(start * SLOTS_PER_S) + 1
-    first_s = interval_s if interval_s <= IN_PHASE_S else FIRST_PROBE_S
+    crowd_s = count / (FIRST_STARTS_PER_S - count / interval_s)
+    first_s = interval_s if interval_s <= IN_PHASE_S else max(FIRST_PROBE_S, crowd_s)
     slots = int((first_s + interval_s) * SLOTS_PER_S) + 20
     for slot in range(first_slot, first_slot + slots):
         now = (slot + 0.5) / SLOTS_PER_S
