@@ -36,11 +36,10 @@ CATCH_UP_SHARE: Final = 1.2
 delay."""
 SAVED_S: Final = 0.025
 """What falls due in so much time may start at one tick, however late it is: so far ticks stray."""
-JOINING_SHARE: Final = 1.1
-JOINING_SAVED_S: Final = 0.015
-"""The same for a first round: each of its probes dials, so that ticks stray all the time, nobody
-waits for its results as for those of a replica that fails, and the rest of the load waits for a
-turn of the loop after each tick."""
+CALM_SHARE: Final = 1.1
+CALM_SAVED_S: Final = 0.015
+"""The same in the first round over targets taken over: each probe dials, so that ticks stray all
+the time, and a verdict is known already, so that nobody waits."""
 BROUGHT_MAX: Final = 150
 """So many starts out of turn at one tick: of what waits for a first probe, 15 ms."""
 ROOM_MIN: Final = 20.0
@@ -77,6 +76,7 @@ class Beat:
 
     __slots__ = (
         "_brought",
+        "_calm_until",
         "_cohorts",
         "_extras",
         "_now",
@@ -114,6 +114,7 @@ class Beat:
         self.rate_per_s = 0.0
         """Starts per second when nothing is stretched."""
         self._room = ROOM_MIN
+        self._calm_until = 0.0  # in no hurry with what was taken over
         self._brought = 0  # starts out of turn since the last ones, which need no room
 
     @property
@@ -166,6 +167,8 @@ class Beat:
             first_at = slot / SLOTS_PER_S
         check.due_at = now + (first_at - time) * self._stretch
         self.joined_by = max(self.joined_by, check.due_at)
+        if wait_s is not None:
+            self._calm_until = max(self._calm_until, check.due_at + CATCH_UP_S)
 
     def _early(self, cohort: Cohort, time: float) -> int | None:
         """Return the slot in which a new check starts before its phase; None if it does not.
@@ -215,7 +218,7 @@ class Beat:
                 self._slipped + self.rate_per_s * pause_s / self._stretch, 1.0
             )
             self.missed += int(lost)
-        self._make_room(time - before, joining=now < self.joined_by)
+        self._make_room(time - before, calm=now < self._calm_until)
         slot = int(time * SLOTS_PER_S)
         turns: list[Turn] = []
         for at, extras in _emptied(self._extras, self._slot, slot):
@@ -236,10 +239,10 @@ class Beat:
         self._now, self._time, self._stretch = now, time, max(1.0, self.stretch)
         return turns, time - before
 
-    def _make_room(self, elapsed_s: float, *, joining: bool) -> None:
+    def _make_room(self, elapsed_s: float, *, calm: bool) -> None:
         share, saved_s = CATCH_UP_SHARE, SAVED_S
-        if joining:
-            share, saved_s = JOINING_SHARE, JOINING_SAVED_S
+        if calm:
+            share, saved_s = CALM_SHARE, CALM_SAVED_S
         per_s = max(self.rate_per_s * share, ROOM_MIN_PER_S)
         most = max(self.rate_per_s * saved_s, ROOM_MIN)
         self._room = min(self._room + elapsed_s * per_s, most)
