@@ -233,7 +233,8 @@ def explain(error: Exception, address: str) -> BusError:
     answer = error
     if not isinstance(error, REFUSALS) and isinstance(error.__cause__, REFUSALS):
         answer = error.__cause__  # said while the connection was being made
-    detail = str(answer)[:_DETAIL_MAX_CHARS] or type(answer).__name__
+    said = str(answer).partition(" : <")[0]  # Sentinel's client shows its objects behind that
+    detail = said[:_DETAIL_MAX_CHARS] or type(answer).__name__
     if isinstance(answer, REFUSALS) or not isinstance(answer, NO_ANSWER):
         return BusRefused(f"the bus at {address} refused: {detail}")
     return BusUnreachable(
