@@ -19,23 +19,13 @@ from probe.bus_hash import HashBus
 from probe.bus_writes import WriteMode
 from probe.errors import BusRefused
 from probe.reasons import Reason
-from probe.wire import HealthChange, Keys, ProberHeartbeat, encode, partition_of
+from probe.wire import HealthChange, Keys, encode, partition_of
 from tests.fakes.bus_servers import until
-from tests.fakes.entries import replica, status, target, writing
+from tests.fakes.entries import BEAT, replica, status, target, writing
 from tests.fakes.services import redis7_binary
 
 SHIPPED = Path(__file__).resolve().parents[2] / "deploy" / "valkey.acl"
 KEYS = Keys()
-BEAT = ProberHeartbeat(
-    instance="p-1",
-    partitions=(0,),
-    targets=1,
-    probes_per_second=1.0,
-    loop_lag_ms=0.0,
-    version="1",
-    started_at=1.0,
-    at=0.0,
-)
 DENIED_ALL = (
     "FLUSHALL",
     "KEYS *",

@@ -18,8 +18,8 @@ from probe.bus_targets import TargetFeed
 from probe.bus_writes import WriteMode
 from probe.errors import BusRefused
 from probe.reasons import Reason
-from probe.wire import HealthChange, Keys, ProberHeartbeat, encode
-from tests.fakes.entries import replica, status, target, writing
+from probe.wire import HealthChange, Keys, encode
+from tests.fakes.entries import BEAT, replica, status, target, writing
 
 KEYS = Keys("t:")
 ANSWERS = (
@@ -35,16 +35,6 @@ ANSWERS = (
     "NOREPLICAS Not enough good replicas to write.",
     "MOVED 866 127.0.0.1:1",
     "ERR something new",
-)
-BEAT = ProberHeartbeat(
-    instance="p-1",
-    partitions=(0,),
-    targets=1,
-    probes_per_second=1.0,
-    loop_lag_ms=0.0,
-    version="1",
-    started_at=1.0,
-    at=0.0,
 )
 
 

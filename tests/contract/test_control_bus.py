@@ -13,22 +13,12 @@ from probe.bus_connect import Client
 from probe.bus_targets import TargetFeed
 from probe.errors import BusRefused, BusUnreachable, SettingsError
 from probe.reasons import Reason
-from probe.wire import HealthChange, Keys, ProberHeartbeat, encode, partition_of
+from probe.wire import HealthChange, Keys, encode, partition_of
 from tests.contract.bus_worlds import nobody_at
 from tests.fakes.bus_servers import KINDS, BusServers, Fleet, in_one_place
-from tests.fakes.entries import replica, replicas_in, status, target, writing
+from tests.fakes.entries import BEAT, replica, replicas_in, status, target, writing
 from tests.fakes.services import Services
 
-BEAT = ProberHeartbeat(
-    instance="p-1",
-    partitions=(0,),
-    targets=1,
-    probes_per_second=1.0,
-    loop_lag_ms=0.0,
-    version="1",
-    started_at=1.0,
-    at=0.0,
-)
 KEYS = Keys("t:")
 
 

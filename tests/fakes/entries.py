@@ -7,10 +7,26 @@ from typing import Any
 
 from probe.bus_writes import Entries, Entry, entry
 from probe.reasons import OutcomeKind, Reason
-from probe.wire import ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget, partition_of
+from probe.wire import (
+    ProberHeartbeat,
+    ReplicaHealthStatus,
+    ReplicaId,
+    ReplicaProbeTarget,
+    partition_of,
+)
 
 _TARGET = {"replica_host": "127.0.0.1", "inference_port": 8000, "health_path": "/health"}
 _STATUS = {"healthy": True, "outcome": OutcomeKind.PASSED, "reason": Reason.OK, "seq": 1}
+BEAT = ProberHeartbeat(
+    instance="p-1",
+    partitions=(0,),
+    targets=1,
+    probes_per_second=1.0,
+    loop_lag_ms=0.0,
+    version="1",
+    started_at=1.0,
+    at=0.0,
+)
 
 
 def replica(number: int) -> ReplicaId:
