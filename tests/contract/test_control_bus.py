@@ -162,6 +162,7 @@ class TestEvidence:
         """R-05: the user may read everything but statuses."""
         server = services.bus("redis7")
         client = Redis.from_url(server.url)
+        await client.flushall()  # a prober left here by another test would be read, and refused
         await client.acl_setuser(
             "half",
             enabled=True,
