@@ -15,8 +15,8 @@ import uvloop
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from controller.embedded import EmbeddedValkey
-from probe.bus import ProbeBus, connect
-from probe.bus_writes import Entries, WriteMode, entry
+from probe.bus.prober import ProbeBus, connect
+from probe.bus.writes import Entries, WriteMode, entry
 from probe.reasons import OutcomeKind, Reason
 from probe.wire import (
     Keys,

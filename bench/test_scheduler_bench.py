@@ -16,7 +16,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from probe.health import UNKNOWN, Outcome, ended, observe
 from probe.reasons import Reason
-from probe.scheduler import Check, Scheduler
+from probe.schedule.scheduler import Check, Scheduler
 from probe.sweep import TICK_S, Sweep
 from probe.wire import ReplicaId, ReplicaProbeTarget
 from tests.fakes.wire import FakeWire

@@ -22,7 +22,7 @@ from probe.health import Outcome
 from probe.http.policy import ConnectPolicy
 from probe.http.pool import REPLIES_REMEMBERED, HttpPool
 from probe.http.response import Latch, Reply, read_whole
-from probe.scheduler import Check
+from probe.schedule.scheduler import Check
 from probe.wire import OutcomeKind, ReplicaId, ReplicaProbeTarget
 from tests.fakes.farm import Farm, Plot
 

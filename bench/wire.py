@@ -17,14 +17,14 @@ import uvloop
 
 from bench.farm import fleet
 from probe.check import StatusJudge
-from probe.counters import Counters
 from probe.daemon import GC_THRESHOLDS
 from probe.http.keep import KeepRule
 from probe.http.policy import ConnectPolicy
 from probe.http.pool import HttpPool
 from probe.limits import make_room
 from probe.reasons import Reason
-from probe.scheduler import Scheduler
+from probe.schedule.counters import Counters
+from probe.schedule.scheduler import Scheduler
 from probe.sweep import TICK_S, Sweep
 
 

@@ -12,9 +12,9 @@ from typing import Final
 
 import msgspec
 
-from probe.bus_client import chunks, seconds, text
-from probe.bus_connect import BusFiles, Client, connect, link_of
-from probe.bus_feed import Written, check_layout, remove_targets, write_targets
+from probe.bus.client import chunks, seconds, text
+from probe.bus.connect import BusFiles, Client, connect, link_of
+from probe.bus.feed import Written, check_layout, remove_targets, write_targets
 from probe.errors import (
     BusRefused,
     MalformedEntry,

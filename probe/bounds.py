@@ -1,6 +1,6 @@
 """How many replicas one worker can watch, by what was measured: the first bound that is met.
 
-Pure: `probe.capacity` measures, the command prints.
+Pure: `probe.commands.capacity` measures, the command prints.
 """
 
 from collections.abc import Iterator

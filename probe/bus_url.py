@@ -1,6 +1,6 @@
 """How the bus is addressed: one server, a Sentinel service, or a cluster.
 
-Read by the settings, which refuse what cannot be an address, and by `probe.bus_client`, which
+Read by the settings, which refuse what cannot be an address, and by `probe.bus.client`, which
 connects to it. Pure; what stands behind an address is not looked at here.
 """
 

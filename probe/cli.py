@@ -101,7 +101,8 @@ def probe(
         for text in effective.lines():
             click.echo(text)
         return
-    from probe import daemon, logs, supervisor  # noqa: PLC0415
+    from probe import daemon, logs  # noqa: PLC0415
+    from probe.workers import supervisor  # noqa: PLC0415
 
     logs.configure()
     settings = effective.settings
@@ -135,7 +136,7 @@ def check(
     Exits 0 if all passed, 1 if one did not.
     """
     settings = _settings(None, redis_url=redis_url, allow=allow).settings
-    from probe import console  # noqa: PLC0415
+    from probe.commands import console  # noqa: PLC0415
 
     findings = _run(lambda: console.check_each(asked, settings, profile=profile))
     console.print_findings(findings, as_json=as_json)
@@ -160,7 +161,7 @@ def targets_load(file: Iterable[bytes], redis_url: str | None, *, as_json: bool)
     A key that is not known is reported, and ignored.
     """
     settings = _settings(None, redis_url=redis_url).settings
-    from probe import console, show  # noqa: PLC0415
+    from probe.commands import console, show  # noqa: PLC0415
 
     found = console.parse_targets(file)
     for bad in (*found.rejected, *found.doubted):
@@ -181,7 +182,7 @@ def targets_load(file: Iterable[bytes], redis_url: str | None, *, as_json: bool)
 def targets_list(redis_url: str | None, *, as_json: bool) -> None:
     """List the targets on the bus; with --json as `targets load` reads them."""
     settings = _settings(None, redis_url=redis_url).settings
-    from probe import console  # noqa: PLC0415
+    from probe.commands import console  # noqa: PLC0415
 
     found = _run(lambda: console.listed(settings))
     console.print_targets(found, as_json=as_json)
@@ -195,7 +196,7 @@ def targets_list(redis_url: str | None, *, as_json: bool) -> None:
 def targets_remove(replica_ids: tuple[str, ...], redis_url: str | None, *, as_json: bool) -> None:
     """Remove targets and their statuses. Exits 1 if one was not there."""
     settings = _settings(None, redis_url=redis_url).settings
-    from probe import console, show  # noqa: PLC0415
+    from probe.commands import console, show  # noqa: PLC0415
 
     removed = _run(lambda: console.remove(replica_ids, settings))
     if as_json:
@@ -220,7 +221,7 @@ def status(
     With IDs exits 1 if one of them is not healthy.
     """
     settings = _settings(None, redis_url=redis_url).settings
-    from probe import console  # noqa: PLC0415
+    from probe.commands import console  # noqa: PLC0415
 
     if watch:
         try:
@@ -259,7 +260,8 @@ def capacity(seconds: float, latency_s: float, redis_url: str | None, *, as_json
     statuses to a Valkey of its own where one is installed. With --redis to that server: as many
     as a large fleet's, under keys that begin with capacity: and expire within two minutes.
     """
-    from probe import bounds, capacity, logs, show  # noqa: PLC0415
+    from probe import bounds, logs  # noqa: PLC0415
+    from probe.commands import capacity, show  # noqa: PLC0415
 
     logs.configure()
     settings = _settings(None, redis_url=redis_url).settings if redis_url else None

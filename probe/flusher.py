@@ -12,11 +12,11 @@ from typing import Final
 import anyio
 import structlog
 
-from probe.bus_writes import Entries, Entry
+from probe.bus.writes import Entries, Entry
+from probe.schedule.watch import REMOVED, Check
 from probe.stages import Prober, repeat
 from probe.status_text import StatusText
 from probe.sweep import TRANSITIONS_MAX
-from probe.watch import REMOVED, Check
 from probe.wire import HealthChange, Keys, status_ttl_s
 
 WRITE_COUNT: Final = 1000

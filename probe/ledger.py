@@ -12,11 +12,11 @@ from typing import Final
 
 import structlog
 
-from probe.counters import DURATION_BOUNDS_S, LAG_BOUNDS_S, Histogram
 from probe.errors import BusError
 from probe.health import Outcome
 from probe.metrics import Notable
 from probe.reasons import Reason
+from probe.schedule.counters import DURATION_BOUNDS_S, LAG_BOUNDS_S, Histogram
 
 OPERATIONS: Final = (
     *("poll", "read_targets", "read_statuses", "write_statuses", "announce"),
@@ -32,7 +32,7 @@ TRANSFER_MIN_S: Final = 10e-6
 BACKOFF_FIRST_S: Final = 0.1
 _OK: Final = Reason.OK
 
-_log = structlog.get_logger("probe.bus")
+_log = structlog.get_logger("probe.bus.prober")
 
 
 class Ledger:

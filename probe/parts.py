@@ -17,29 +17,29 @@ from typing import Final, NamedTuple
 import anyio
 
 from probe import ops
-from probe.bus import ProbeBus
-from probe.bus_connect import BusFiles, connect
-from probe.bus_hash import HashBus
-from probe.census import Census
+from probe.bus.connect import BusFiles, connect
+from probe.bus.hash_layout import HashBus
+from probe.bus.prober import ProbeBus
 from probe.flusher import Flusher
-from probe.heartbeat import Heartbeat
 from probe.here import bus_services, metrics_service
 from probe.http.pool import HttpPool
-from probe.landmarks import Landmarks
 from probe.layers import parse_address
 from probe.ledger import Ledger, Lifeline
 from probe.limits import make_room
-from probe.membership import LOOKS_PER_BEAT, Membership
 from probe.metrics import Reading
 from probe.ownership import Shard
 from probe.reach import Ways, judge_of, ways_of
 from probe.readings import Readings
 from probe.refresh import Refresh
 from probe.refresher import Refresher
-from probe.scheduler import Scheduler
-from probe.selftest import OwnJudge, SelfTest
-from probe.selfwatch import SelfWatch
+from probe.schedule.census import Census
+from probe.schedule.scheduler import Scheduler
+from probe.selfwatch.landmarks import Landmarks
+from probe.selfwatch.selftest import OwnJudge, SelfTest
+from probe.selfwatch.watch import SelfWatch
 from probe.settings import Settings
+from probe.sharing.heartbeat import Heartbeat
+from probe.sharing.membership import LOOKS_PER_BEAT, Membership
 from probe.stages import Prober, Settle, Ticker
 from probe.sweep import Sweep
 from probe.wire import Keys

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Protocol
 
-from probe.census import Ages, Census
-from probe.counters import Histogram, Standing
 from probe.http.pool import ConnectionEvent
 from probe.metrics import Buckets, Reading, Samples
 from probe.reasons import OutcomeKind, Reason
+from probe.schedule.census import Ages, Census
+from probe.schedule.counters import Histogram, Standing
 from probe.stages import Prober
 
 DEPLOYMENTS_MAX: Final = 180

@@ -10,8 +10,8 @@ from typing import Final
 
 import structlog
 
-from probe.bus import Poll
-from probe.bus_targets import Rejected
+from probe.bus.prober import Poll
+from probe.bus.targets import Rejected
 from probe.errors import MalformedEntry, UnknownVersion, UnsupportedCheck, WireError
 from probe.ledger import Ledger, bump
 from probe.wire import (

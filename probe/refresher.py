@@ -13,8 +13,8 @@ import anyio
 import anyio.lowlevel
 from msgspec.structs import replace
 
-from probe.bus import Poll
-from probe.bus_targets import Targets
+from probe.bus.prober import Poll
+from probe.bus.targets import Targets
 from probe.errors import BusError
 from probe.ledger import bump
 from probe.refresh import Refresh

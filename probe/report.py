@@ -1,7 +1,7 @@
 """Where the time of a probe went, in the units of the contract.
 
-Called by `probe.status_text` for what goes onto the bus and by `probe.once` for what a person
-reads. Times are cut, not rounded, to whole microseconds.
+Called by `probe.status_text` for what goes onto the bus and by `probe.commands.once` for what a
+person reads. Times are cut, not rounded, to whole microseconds.
 """
 
 from collections.abc import Mapping

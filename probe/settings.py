@@ -15,11 +15,11 @@ import msgspec
 from probe import allow
 from probe.allow import ANY_PORT
 from probe.bus_url import parse_bus_url
-from probe.damping import Damping
 from probe.errors import SettingsError
 from probe.layers import Effective, Layers, mask_url, parse_address
 from probe.ownership import Shard
-from probe.pace import Pace
+from probe.schedule.damping import Damping
+from probe.schedule.pace import Pace
 from probe.wire import HEARTBEAT_TTL_S, PARTITIONS, STATUS_TTL_FLOOR_S, ReplicaProbeTarget
 
 TABLE: Final = "probe"

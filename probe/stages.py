@@ -14,9 +14,9 @@ from typing import Final, Protocol
 import anyio
 import structlog
 
-from probe.bus import Poll
-from probe.bus_targets import Targets
-from probe.bus_writes import Entries
+from probe.bus.prober import Poll
+from probe.bus.targets import Targets
+from probe.bus.writes import Entries
 from probe.errors import BusError
 from probe.ledger import Ledger, Lifeline, bump, observe
 from probe.sweep import TICK_S, Sweep

@@ -10,11 +10,11 @@ import json
 from functools import lru_cache
 from typing import Final
 
-from probe.damping import told
 from probe.health import Outcome
 from probe.reasons import REASONS, Reason
 from probe.report import TRANSFER_MIN_S, phases_us
-from probe.watch import Check
+from probe.schedule.damping import told
+from probe.schedule.watch import Check
 from probe.wire import DETAIL_MAX_CHARS, SCHEMA_VERSION, Keys, ReplicaId
 
 _UUID_CHARS: Final = 36

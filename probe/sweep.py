@@ -12,9 +12,9 @@ from typing import Final, Protocol
 
 from probe.health import Outcome, ended
 from probe.reasons import OutcomeKind, Reason
-from probe.scheduler import NO_SEEDS, Changes, Check, Scheduler
+from probe.schedule.scheduler import NO_SEEDS, Changes, Check, Scheduler
+from probe.schedule.watch import IN_FLIGHT
 from probe.selfcheck import excused
-from probe.watch import IN_FLIGHT
 from probe.wire import HealthChange, ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget
 
 TICK_S: Final = 0.010

@@ -26,7 +26,7 @@ from bench.machine import cores
 from bench.running import Peer, Place, Process, Running, never, started
 from controller.child import Child
 from controller.embedded import EmbeddedValkey
-from probe.bus_targets import TargetFeed
+from probe.bus.targets import TargetFeed
 from probe.wire import Keys, ReplicaHealthStatus, ReplicaProbeTarget, decode_status
 
 _END_S: Final = 30.0

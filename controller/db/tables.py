@@ -59,6 +59,8 @@ deployments: Final = Table(
     Column("current_revision_id", _ID),
     Column("deploying_revision_id", _ID),
     Column("rollout_id", _ID),
+    # Until when an operator lets evictions pass the safety rules here (S21); null: never.
+    Column("forced_until_ms", BigInteger),
     Column("version", Integer, nullable=False),
     Column("phase_entered_at_ms", BigInteger, nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
@@ -81,6 +83,8 @@ revisions: Final = Table(
     Column("deployment_id", _ID, ForeignKey("deployments.id"), nullable=False),
     Column("number", Integer, nullable=False),
     Column("spec", Text, nullable=False),
+    # The model definition as it was resolved when the revision was added; null: it had none.
+    Column("definition", Text),
     Column("created_at_ms", BigInteger, nullable=False),
     UniqueConstraint("deployment_id", "number"),
 )
@@ -163,4 +167,63 @@ leader_lease: Final = Table(
     # Makes the epoch part of a key: a server with row locks then lets a renewal pass a writer
     # that shares the key, and makes a takeover wait for it.
     UniqueConstraint("name", "epoch"),
+)
+
+publications: Final = Table(
+    "publications",
+    metadata,
+    Column("deployment_id", _ID, ForeignKey("deployments.id"), primary_key=True),
+    # Grows with every other table of routes, for as long as the deployment lives.
+    Column("generation", BigInteger, nullable=False),
+    Column("content", Text, nullable=False),
+    # Why it became what it is: what S16 asks for before it lets a table shrink.
+    Column("cause", _WORD, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("updated_at_ms", BigInteger, nullable=False),
+)
+
+outbox: Final = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("kind", _WORD, nullable=False),
+    Column("subject", String(255), nullable=False),
+    # The receiver refuses what is older than what it has, by (epoch, version).
+    Column("version", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    # Only the newest effect on a subject is worth delivering.
+    UniqueConstraint("kind", "subject"),
+)
+
+evictions: Final = Table(
+    "evictions",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("deployment_id", _ID, ForeignKey("deployments.id"), nullable=False),
+    Column("route_id", _ID, ForeignKey("routes.id"), nullable=False),
+    Column("cause", _WORD, nullable=False),
+    # What was believed: the status's writer, its number, and its age at the commit (S14).
+    Column("prober", _NAME, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("evidence_age_ms", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Index(None, "at_ms"),
+)
+
+audit: Final = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("actor", _NAME, nullable=False),
+    Column("verb", _WORD, nullable=False),
+    Column("deployment_id", _ID),
+    Column("route_id", _ID),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Index(None, "at_ms"),
+    Index(None, "deployment_id", "id"),
 )

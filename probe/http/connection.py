@@ -19,7 +19,7 @@ from probe.http.poller import ENDS, INWARD, Poller
 from probe.http.request import Step
 from probe.http.response import NOT_A_BYTE, WHOLE_MAX_BYTES, Latch, Reply
 from probe.http.tunnel import Tunnel
-from probe.scheduler import Check
+from probe.schedule.scheduler import Check
 
 READ_BYTES: Final = 4096
 """At once; less than asked for means that there is no more."""

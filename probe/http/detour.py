@@ -28,7 +28,7 @@ from probe.http.response import NOT_A_BYTE, Reply
 from probe.http.roles import Judge, nobody
 from probe.http.transport import ProxyTrouble, open_transport, request_for, said_by_proxy
 from probe.reasons import OutcomeKind, Reason
-from probe.scheduler import Check
+from probe.schedule.scheduler import Check
 
 FRESH_EVERY: Final = 10
 """Probes on one connection, so that a moved target cannot hide behind a kept one."""

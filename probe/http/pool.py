@@ -28,7 +28,7 @@ from probe.http.renewal import REFUSALS, Renewal, due
 from probe.http.response import NOT_A_BYTE, Reply
 from probe.http.roles import Detour, Judge, Phase, Resolver, nobody
 from probe.reasons import Reason
-from probe.scheduler import Check
+from probe.schedule.scheduler import Check
 from probe.wire import OutcomeKind
 
 REPLIES_REMEMBERED: Final = 512

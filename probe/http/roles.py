@@ -11,7 +11,7 @@ from probe.http.names import Resolved
 from probe.http.request import Prepared, Step
 from probe.http.response import Reply
 from probe.reasons import Reason
-from probe.scheduler import Check
+from probe.schedule.scheduler import Check
 from probe.wire import ReplicaProbeTarget, StatusSet
 
 Phase = Literal["resolve", "connect", "tls", "reply"]

@@ -34,7 +34,7 @@ from redis.asyncio import Redis as AsyncRedis
 from bench.build import build
 from bench.farm import Farm, host
 from controller.embedded import EmbeddedValkey
-from probe.bus_targets import TargetFeed
+from probe.bus.targets import TargetFeed
 from probe.wire import Keys, ReplicaId, ReplicaProbeTarget, decode_status
 from tests.fakes.nameserver import NXDOMAIN, SILENT, Answer, NameServer, name_server
 

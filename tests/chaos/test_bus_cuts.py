@@ -19,10 +19,10 @@ from redis.asyncio import Redis
 
 from controller.bus import ControlBus
 from controller.embedded import EmbeddedValkey
-from probe.bus import ProbeBus
-from probe.bus_connect import connect
-from probe.bus_hash import HashBus
-from probe.bus_writes import WriteMode
+from probe.bus.connect import connect
+from probe.bus.hash_layout import HashBus
+from probe.bus.prober import ProbeBus
+from probe.bus.writes import WriteMode
 from probe.errors import BusError
 from probe.wire import Keys, ProberHeartbeat, encode
 from tests.fakes.byte_cutter import ByteCutter

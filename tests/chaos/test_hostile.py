@@ -12,7 +12,7 @@ import anyio
 import pytest
 from redis.asyncio import Redis
 
-from probe.bus_targets import TargetFeed
+from probe.bus.targets import TargetFeed
 from probe.wire import (
     Keys,
     Reason,

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 from redis.asyncio import RedisCluster
 
-from probe.bus import ProbeBus, connect
-from probe.bus_connect import BusFiles
+from probe.bus.connect import BusFiles
+from probe.bus.prober import ProbeBus, connect
 from probe.wire import HealthChange, Keys, ReplicaId, ReplicaProbeTarget, encode, partition_of
 from tests.fakes.bus import FakeBus, FakeServer
 

@@ -6,8 +6,8 @@ import pytest
 from msgspec.structs import replace
 from redis.asyncio import Redis
 
-from probe.bus import ProbeBus
-from probe.bus_writes import Entries, WriteMode
+from probe.bus.prober import ProbeBus
+from probe.bus.writes import Entries, WriteMode
 from probe.errors import (
     BusRefused,
     BusUnreachable,

@@ -13,10 +13,10 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from controller.bus import ControlBus
 from controller.embedded import EmbeddedValkey, find_binary
-from probe.bus import ProbeBus
-from probe.bus_connect import connect
-from probe.bus_hash import HashBus
-from probe.bus_writes import WriteMode
+from probe.bus.connect import connect
+from probe.bus.hash_layout import HashBus
+from probe.bus.prober import ProbeBus
+from probe.bus.writes import WriteMode
 from probe.errors import BusRefused
 from probe.reasons import Reason
 from probe.wire import HealthChange, Keys, encode, partition_of

@@ -12,8 +12,8 @@ import pytest
 from redis.asyncio import Redis
 
 from controller.embedded import EmbeddedValkey
-from probe.bus import ProbeBus, connect
-from probe.bus_writes import WriteMode
+from probe.bus.prober import ProbeBus, connect
+from probe.bus.writes import WriteMode
 from probe.errors import BusRefused, BusUnreachable, SettingsError
 from probe.wire import Keys, encode
 from tests.fakes.byte_cutter import ByteCutter

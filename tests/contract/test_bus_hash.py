@@ -7,8 +7,8 @@ import pytest
 from redis.asyncio import Redis
 
 from controller.embedded import EmbeddedValkey
-from probe.bus_connect import connect
-from probe.bus_hash import SCANS_PER_POLL, HashBus
+from probe.bus.connect import connect
+from probe.bus.hash_layout import SCANS_PER_POLL, HashBus
 from probe.errors import BusRefused, BusUnreachable, SettingsError
 from probe.reasons import Reason
 from probe.wire import (
@@ -94,7 +94,7 @@ class TestDiscovery:
     async def test_after_the_first_turn_a_poll_looks_at_so_many_keys_and_no_more(
         self, bus: HashBus, client: Redis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("probe.bus_hash.SCAN_COUNT", 10)
+        monkeypatch.setattr("probe.bus.hash_layout.SCAN_COUNT", 10)
         for number in range(1000):
             await put(client, number)
         await bus.poll()

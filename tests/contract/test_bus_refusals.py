@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from controller.bus import ControlBus
-from probe.bus import ProbeBus
-from probe.bus_connect import connect
-from probe.bus_targets import TargetFeed
-from probe.bus_writes import WriteMode
+from probe.bus.connect import connect
+from probe.bus.prober import ProbeBus
+from probe.bus.targets import TargetFeed
+from probe.bus.writes import WriteMode
 from probe.errors import BusRefused
 from probe.reasons import Reason
 from probe.wire import HealthChange, Keys, encode

@@ -15,8 +15,8 @@ from redis.crc import key_slot
 
 from controller.bus import ControlBus
 from controller.embedded import EmbeddedValkey
-from probe.bus import ProbeBus
-from probe.bus_connect import BusFiles, connect
+from probe.bus.connect import BusFiles, connect
+from probe.bus.prober import ProbeBus
 from probe.errors import BusError, BusRefused, BusUnreachable, SettingsError
 from probe.wire import Keys, encode
 from tests.fakes.bus_servers import BusServers, Cluster, Fleet, SentinelService, TlsServer, ask

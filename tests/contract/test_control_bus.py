@@ -8,9 +8,9 @@ from redis.asyncio import Redis
 
 from controller.bus import BusFiles, ControlBus, connect
 from controller.embedded import EmbeddedValkey
-from probe.bus import ProbeBus
-from probe.bus_connect import Client
-from probe.bus_targets import TargetFeed
+from probe.bus.connect import Client
+from probe.bus.prober import ProbeBus
+from probe.bus.targets import TargetFeed
 from probe.errors import BusRefused, BusUnreachable, SettingsError
 from probe.reasons import Reason
 from probe.wire import HealthChange, Keys, encode, partition_of

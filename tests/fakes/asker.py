@@ -15,7 +15,7 @@ from probe.http.keep import KeepRule
 from probe.http.policy import ConnectPolicy
 from probe.http.pool import HttpPool
 from probe.http.roles import Judge, Resolver
-from probe.scheduler import Check
+from probe.schedule.scheduler import Check
 from probe.wire import ReplicaId, ReplicaProbeTarget
 from tests.fakes.farm import Farm, Plot
 from tests.fakes.replies import TABLE

@@ -17,7 +17,7 @@ from probe.http.detour import Detour
 from probe.http.policy import ConnectPolicy
 from probe.http.pool import HttpPool
 from probe.http.resolver import Resolver
-from probe.scheduler import Check
+from probe.schedule.scheduler import Check
 from probe.sweep import Wire
 from probe.wire import ReplicaProbeTarget, decode_target, encode
 from tests.fakes.asker import until

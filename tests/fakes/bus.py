@@ -1,4 +1,4 @@
-"""A bus in memory: what `probe.bus.ProbeBus` does, without a server.
+"""A bus in memory: what `probe.bus.prober.ProbeBus` does, without a server.
 
 `FakeServer` is what tests arrange and look at; `FakeBus` is what the code under test is given.
 The contract suite holds it to the behaviour of the real ones. Time moves only when told to.
@@ -10,8 +10,8 @@ from contextlib import suppress
 import anyio.lowlevel
 import msgspec
 
-from probe.bus import Poll, Rejected, Targets, WriteMode
-from probe.bus_writes import Entries, read_entry
+from probe.bus.prober import Poll, Rejected, Targets, WriteMode
+from probe.bus.writes import Entries, read_entry
 from probe.errors import BusRefused, BusUnreachable, MalformedEntry, SettingsError, WireError
 from probe.wire import (
     HEARTBEAT_TTL_S,

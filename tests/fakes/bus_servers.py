@@ -21,7 +21,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from controller.child import Child
 from controller.embedded import EmbeddedValkey
-from probe.bus_connect import BusFiles
+from probe.bus.connect import BusFiles
 from tests.fakes.services import redis7_binary
 
 NODE_TIMEOUT_MS = 1000

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from probe.bus_writes import Entries, Entry, entry
+from probe.bus.writes import Entries, Entry, entry
 from probe.reasons import OutcomeKind, Reason
 from probe.wire import (
     ProberHeartbeat,

@@ -8,12 +8,12 @@ import anyio.lowlevel
 from probe.errors import BusError
 from probe.flusher import Flusher
 from probe.health import Outcome
-from probe.heartbeat import Heartbeat
 from probe.ledger import Ledger, Lifeline
-from probe.membership import Membership
 from probe.refresh import Refresh
 from probe.refresher import Refresher
-from probe.scheduler import Check, Scheduler
+from probe.schedule.scheduler import Check, Scheduler
+from probe.sharing.heartbeat import Heartbeat
+from probe.sharing.membership import Membership
 from probe.stages import Prober, Ticker
 from probe.sweep import Sweep
 from probe.wire import (

@@ -22,9 +22,9 @@ import msgspec
 
 from controller.child import Child
 from probe.check import StatusJudge
+from probe.commands.once import probe_once
 from probe.health import Outcome
 from probe.http.policy import ConnectPolicy
-from probe.once import probe_once
 from probe.settings import Settings
 from probe.wire import HttpCheck, OutcomeKind, ReplicaId, ReplicaProbeTarget
 from tests.fakes.replies import BODY_TEXT, TABLE

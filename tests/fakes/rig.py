@@ -4,11 +4,11 @@ from math import inf
 
 from probe.errors import UnsupportedCheck
 from probe.flusher import Flusher
-from probe.heartbeat import Heartbeat
 from probe.ledger import Ledger, Lifeline
 from probe.refresh import Refresh
 from probe.refresher import Refresher
-from probe.scheduler import Check, Scheduler
+from probe.schedule.scheduler import Check, Scheduler
+from probe.sharing.heartbeat import Heartbeat
 from probe.stages import Prober, Ticker
 from probe.sweep import Sweep
 from probe.wire import (

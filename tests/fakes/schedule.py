@@ -2,7 +2,7 @@
 
 from probe.health import ended
 from probe.reasons import Reason
-from probe.scheduler import Check, Scheduler
+from probe.schedule.scheduler import Check, Scheduler
 from probe.wire import ReplicaProbeTarget
 
 PASSED, REFUSED, NO_FDS = ended(Reason.OK), ended(Reason.CONNECT_REFUSED), ended(Reason.LOCAL_FDS)

@@ -16,7 +16,7 @@ from probe.http.policy import ConnectPolicy
 from probe.http.proxies import ForwardProxy
 from probe.http.resolver import Resolver
 from probe.http.tls import TlsContexts
-from probe.scheduler import Check
+from probe.schedule.scheduler import Check
 from probe.specs import TlsOptions
 from probe.wire import ReplicaId, ReplicaProbeTarget
 from tests.fakes.asker import until

@@ -7,7 +7,7 @@ from itertools import count
 
 from probe.health import Outcome, ended
 from probe.reasons import Reason
-from probe.scheduler import Check, Scheduler
+from probe.schedule.scheduler import Check, Scheduler
 from probe.sweep import TICK_S, Sweep
 from probe.wire import ReplicaProbeTarget
 

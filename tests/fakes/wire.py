@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from probe.health import Outcome, ended
 from probe.reasons import Reason
-from probe.scheduler import Check
+from probe.schedule.scheduler import Check
 
 PASSED = ended(Reason.OK, http_status=200, total_s=0.002)
 REFUSED = ended(Reason.CONNECT_REFUSED, total_s=0.001)

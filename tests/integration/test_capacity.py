@@ -15,8 +15,9 @@ from click.testing import CliRunner
 from redis import Redis
 
 from controller.embedded import EmbeddedValkey
-from probe import cli, stand_ins
+from probe import cli
 from probe.bounds import Capacity
+from probe.commands import stand_ins
 
 SECONDS = 3.0
 ROOT = Path(__file__).parents[2]
@@ -86,7 +87,7 @@ def test_where_no_server_is_installed_there_is_no_bus(monkeypatch: pytest.Monkey
 def test_a_bus_of_our_own_dies_with_who_started_it() -> None:
     program = (
         "import time\n"
-        "from probe.stand_ins import stand_in_bus\n"
+        "from probe.commands.stand_ins import stand_in_bus\n"
         "with stand_in_bus() as url:\n"
         "    print(url, flush=True)\n"
         "    time.sleep(60)\n"

@@ -19,7 +19,7 @@ from probe.http.pool import HttpPool
 from probe.http.resolver import Resolver
 from probe.http.tls import TlsContexts
 from probe.reasons import OutcomeKind, Reason
-from probe.scheduler import Check
+from probe.schedule.scheduler import Check
 from probe.specs import TcpCheck, TlsOptions
 from probe.wire import ReplicaProbeTarget, decode_target, encode
 from tests.fakes.asker import until

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from probe.commands.once import target_of_url
 from probe.errors import WireError
 from probe.here import is_here
 from probe.http.policy import ConnectPolicy, Service
-from probe.once import target_of_url
 from probe.reasons import OutcomeKind, Reason
 from tests.fakes.astray import astray, target
 from tests.fakes.corpus import ADDRESSES, NAMES, URLS

@@ -7,9 +7,9 @@ import pytest
 import structlog.testing
 
 from probe.health import ended
-from probe.landmarks import Landmarks
 from probe.layers import Address
 from probe.reasons import Reason
+from probe.selfwatch.landmarks import Landmarks
 from tests.fakes.entries import target
 from tests.fakes.rig import Rig
 from tests.fakes.wire import PASSED

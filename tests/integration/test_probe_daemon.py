@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from controller.embedded import EmbeddedValkey
-from probe.bus_targets import TargetFeed
+from probe.bus.targets import TargetFeed
 from probe.wire import (
     HEARTBEAT_TTL_S,
     Keys,

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from controller.embedded import EmbeddedValkey
-from probe.bus_targets import TargetFeed
+from probe.bus.targets import TargetFeed
 from probe.specs import HttpCheck
 from probe.wire import OutcomeKind, Reason, ReplicaProbeTarget
 from tests.fakes.entries import replica

@@ -11,10 +11,11 @@ import pytest
 from redis.asyncio import Redis
 
 from controller.embedded import EmbeddedValkey
-from probe import daemon, selftest
-from probe.bus_targets import TargetFeed
+from probe import daemon
+from probe.bus.targets import TargetFeed
 from probe.health import Outcome, ended
 from probe.reasons import Reason
+from probe.selfwatch import selftest
 from probe.settings import Settings
 from probe.wire import Keys, ProberHeartbeat, ReplicaProbeTarget, decode_heartbeat
 from tests.fakes.entries import replica

@@ -15,10 +15,10 @@ from probe.http.policy import ConnectPolicy
 from probe.http.pool import HttpPool
 from probe.ledger import Ledger, Lifeline
 from probe.reasons import Reason
-from probe.responder import Answer, Responder
-from probe.scheduler import Check, Scheduler
+from probe.schedule.scheduler import Check, Scheduler
 from probe.selfcheck import RIGHT_IN_A_ROW
-from probe.selftest import OwnJudge, SelfTest, checks_of, judged
+from probe.selfwatch.responder import Answer, Responder
+from probe.selfwatch.selftest import OwnJudge, SelfTest, checks_of, judged
 from probe.stages import Prober
 from probe.sweep import Sweep
 from probe.vitals import SelfTestResult

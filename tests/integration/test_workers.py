@@ -13,7 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from controller.embedded import EmbeddedValkey
-from probe.bus_targets import TargetFeed
+from probe.bus.targets import TargetFeed
 from probe.wire import Keys, ReplicaProbeTarget, decode_heartbeat
 from tests.fakes.entries import replica, target
 from tests.fakes.farm import Farm, Plot

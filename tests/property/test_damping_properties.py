@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probe.damping import Damping, Flaps
 from probe.health import Outcome, ended, observe
 from probe.reasons import OutcomeKind, Reason
-from probe.scheduler import Check, Scheduler
+from probe.schedule.damping import Damping, Flaps
+from probe.schedule.scheduler import Check, Scheduler
 from tests.fakes.entries import target
 
 outcomes = st.sampled_from(

@@ -16,16 +16,16 @@ from hypothesis.stateful import (
     rule,
 )
 
-from probe.beat import FIRST_PROBE_S, FIRST_STARTS_PER_S, IN_PHASE_S
-from probe.counters import Standing
-from probe.damping import Damping
-from probe.deadlines import SIFT_S
 from probe.health import Outcome, ended, observe
-from probe.pace import Pace
 from probe.reasons import Reason
-from probe.scheduler import Check, Scheduler
-from probe.spread import SLOTS_PER_S
-from probe.watch import IN_FLIGHT, JOINING, RESTING, WAITING
+from probe.schedule.beat import FIRST_PROBE_S, FIRST_STARTS_PER_S, IN_PHASE_S
+from probe.schedule.counters import Standing
+from probe.schedule.damping import Damping
+from probe.schedule.deadlines import SIFT_S
+from probe.schedule.pace import Pace
+from probe.schedule.scheduler import Check, Scheduler
+from probe.schedule.spread import SLOTS_PER_S
+from probe.schedule.watch import IN_FLIGHT, JOINING, RESTING, WAITING
 from probe.wire import ReplicaHealthStatus, ReplicaId, ReplicaProbeTarget
 from tests.fakes.entries import replica, status, target
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from probe.health import Outcome, ended
 from probe.reasons import Reason
 from probe.report import phases_of
+from probe.schedule.watch import Check
 from probe.status_text import StatusText
-from probe.watch import Check
 from probe.wire import (
     DETAIL_MAX_CHARS,
     Keys,

@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import pytest
 
-from probe import admission, selfcheck
-from probe.admission import (
+from probe import selfcheck
+from probe.schedule import admission
+from probe.schedule.admission import (
     BUSY_GOAL,
     BUSY_HIGH,
     STEP_BACK,

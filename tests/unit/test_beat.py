@@ -5,11 +5,11 @@ from itertools import pairwise
 
 import pytest
 
-from probe.beat import BROUGHT_MAX, FIRST_PROBE_S, FIRST_STARTS_PER_S, SAVED_S, Beat
-from probe.counters import LAG_BOUNDS_S
 from probe.health import Outcome
 from probe.reasons import Reason
-from probe.scheduler import Check
+from probe.schedule.beat import BROUGHT_MAX, FIRST_PROBE_S, FIRST_STARTS_PER_S, SAVED_S, Beat
+from probe.schedule.counters import LAG_BOUNDS_S
+from probe.schedule.scheduler import Check
 from probe.sweep import STARTS_PER_TICK
 from probe.wire import ReplicaProbeTarget
 from tests.fakes.entries import status, target

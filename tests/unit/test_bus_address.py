@@ -3,8 +3,8 @@
 import pytest
 from redis.asyncio.sentinel import MasterNotFoundError
 
-from probe.bus_client import explain
-from probe.bus_connect import connect
+from probe.bus.client import explain
+from probe.bus.connect import connect
 from probe.errors import SettingsError
 
 

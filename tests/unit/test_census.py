@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from probe.census import CHECKS_PER_LOOK, LOOKS_PER_ROUND_MIN, Census
-from probe.scheduler import Scheduler
+from probe.schedule.census import CHECKS_PER_LOOK, LOOKS_PER_ROUND_MIN, Census
+from probe.schedule.scheduler import Scheduler
 from probe.wire import PARTITIONS, ReplicaProbeTarget, partition_of
 from tests.fakes.entries import target
 

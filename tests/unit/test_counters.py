@@ -2,10 +2,10 @@
 
 import pytest
 
-from probe.counters import Standing, standing_of
 from probe.health import Outcome, ended
 from probe.reasons import OutcomeKind, Reason
-from probe.scheduler import Check, Scheduler
+from probe.schedule.counters import Standing, standing_of
+from probe.schedule.scheduler import Check, Scheduler
 from probe.sweep import Sweep
 from probe.wire import ReplicaProbeTarget
 from tests.fakes.entries import status, target

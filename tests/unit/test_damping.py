@@ -2,10 +2,10 @@
 
 import pytest
 
-from probe.damping import Damping, Flaps
 from probe.health import Outcome, observe
 from probe.reasons import Reason
-from probe.scheduler import Check, Scheduler
+from probe.schedule.damping import Damping, Flaps
+from probe.schedule.scheduler import Check, Scheduler
 from probe.status_text import StatusText
 from probe.wire import Keys, decode_status
 from tests.fakes.entries import target

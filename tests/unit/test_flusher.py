@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from probe.bus_writes import Entries
+from probe.bus.writes import Entries
 from probe.errors import BusUnreachable
 from probe.health import Outcome, ended
 from probe.reasons import Reason

@@ -5,9 +5,9 @@ from typing import Final
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probe.gather import REMEMBERED_S, Gathering, Snapshot, decode, encode
 from probe.metrics import INSTRUMENTS, Buckets, Kind, Merge, Notable, Reading
 from probe.readings import DEPLOYMENTS_MAX, OTHERS
+from probe.workers.gather import REMEMBERED_S, Gathering, Snapshot, decode, encode
 
 PROBES: Final = "probes_total"
 WRITTEN: Final = "statuses_written_total"

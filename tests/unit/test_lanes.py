@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from probe.health import Outcome
-from probe.scheduler import Check, Scheduler
+from probe.schedule.scheduler import Check, Scheduler
 from tests.fakes.entries import target
 from tests.fakes.virtual import PASSED, VirtualProber
 

@@ -8,14 +8,14 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from probe import ops
-from probe.census import CHECKS_PER_LOOK, LOOKS_PER_ROUND_MIN, Census
 from probe.health import ended
 from probe.http.pool import ConnectionEvent
 from probe.ledger import Ledger, Lifeline
 from probe.metrics import INSTRUMENTS, PREFIX, registry_of
 from probe.readings import DEPLOYMENTS_MAX, OTHERS, Readings
 from probe.reasons import Reason
-from probe.scheduler import Scheduler
+from probe.schedule.census import CHECKS_PER_LOOK, LOOKS_PER_ROUND_MIN, Census
+from probe.schedule.scheduler import Scheduler
 from probe.stages import Prober
 from probe.sweep import Sweep
 from probe.wire import PARTITIONS, ReplicaProbeTarget, partition_of

@@ -4,11 +4,11 @@ from itertools import pairwise
 
 import pytest
 
-from probe.bend import SLACK_S
-from probe.damping import Damping
 from probe.health import Outcome
-from probe.pace import Pace
-from probe.scheduler import Check, Scheduler
+from probe.schedule.bend import SLACK_S
+from probe.schedule.damping import Damping
+from probe.schedule.pace import Pace
+from probe.schedule.scheduler import Check, Scheduler
 from probe.wire import status_ttl_s
 from tests.fakes.entries import target
 from tests.fakes.virtual import BAD_STATUS, PASSED, REFUSED, Behaviour, VirtualProber

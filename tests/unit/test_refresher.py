@@ -9,12 +9,12 @@ import msgspec
 import pytest
 import structlog.testing
 
-from probe.bus import Poll
+from probe.bus.prober import Poll
 from probe.errors import BusUnreachable
 from probe.ledger import Ledger
 from probe.refresh import AMNESIA_GRACE_S, REJECTED_LOG_PERIOD_S, Refresh
 from probe.refresher import SLICE_S, TARGETS_AT_ONCE
-from probe.scheduler import Changes
+from probe.schedule.scheduler import Changes
 from probe.wire import (
     PARTITIONS,
     TARGET_TTL_S,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from probe.deadlines import SIFT_S
 from probe.health import Transition
+from probe.schedule.deadlines import SIFT_S
 from tests.fakes.entries import target
 from tests.fakes.schedule import (
     NO_FDS,

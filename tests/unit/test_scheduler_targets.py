@@ -5,7 +5,7 @@ import tracemalloc
 import pytest
 
 from probe.health import Streak
-from probe.scheduler import Scheduler
+from probe.schedule.scheduler import Scheduler
 from tests.fakes.entries import replica, status, target
 from tests.fakes.schedule import (
     PASSED,

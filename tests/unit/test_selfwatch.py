@@ -8,12 +8,12 @@ import pytest
 import structlog.testing
 
 from probe import limits
-from probe.admission import BUSY_GOAL, WINDOWS_OVER, WINDOWS_UNDER
-from probe.census import Census
 from probe.health import ended
 from probe.limits import RESERVED_FDS, descriptors_for, local_ports, share, short_of_ports
 from probe.reasons import Reason
-from probe.selfwatch import LOADED_WINDOWS, LOADED_WINDOWS_MAX, SelfWatch, thread_busy_s
+from probe.schedule.admission import BUSY_GOAL, WINDOWS_OVER, WINDOWS_UNDER
+from probe.schedule.census import Census
+from probe.selfwatch.watch import LOADED_WINDOWS, LOADED_WINDOWS_MAX, SelfWatch, thread_busy_s
 from probe.wire import encode
 from tests.fakes.entries import replica, status, target
 from tests.fakes.rig import Rig as ProberRig

@@ -6,7 +6,7 @@ import anyio
 import pytest
 import structlog.testing
 
-from probe.bus import Poll
+from probe.bus.prober import Poll
 from probe.errors import BusUnreachable
 from probe.flusher import LOGGED_CHANGES_MAX
 from probe.health import ended

@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import pytest
 
-from probe.counters import LAG_BOUNDS_S
 from probe.health import ended
 from probe.reasons import OutcomeKind, Reason
-from probe.scheduler import Check, Scheduler
+from probe.schedule.counters import LAG_BOUNDS_S
+from probe.schedule.scheduler import Check, Scheduler
 from probe.sweep import STARTS_PER_TICK, Sweep
 from probe.wire import ReplicaProbeTarget
 from tests.fakes.entries import replica, status, target

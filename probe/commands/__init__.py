@@ -1,0 +1,1 @@
+"""What the prober's commands do, behind their faces in `probe.cli`."""

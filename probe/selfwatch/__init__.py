@@ -1,0 +1,1 @@
+"""What the prober knows of itself, and how it comes to know it."""

@@ -1,0 +1,1 @@
+"""How probers on several hosts share the partitions among themselves."""
