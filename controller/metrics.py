@@ -14,6 +14,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client import Counter as Total
 
+from controller.db.outbox import Backlog
 from controller.gauges import SnapshotGauges
 from controller.invariants import Invariant, decision_violations, snapshot_violations
 from controller.model import Decision, Outcome, Route, RouteChange, Snapshot, Strategy
@@ -83,6 +84,14 @@ class ControllerMetrics:
             {"invariant": tuple(Invariant)},
         )
         self._leader = self._gauge("leader", "1 while this controller leads.", [])
+        self._outbox = self._gauge(
+            "outbox_pending", "Effects outside the database that are not delivered yet.", []
+        )
+        self._outbox_age = self._gauge(
+            "outbox_oldest_age_seconds",
+            "How long the longest waiting subject of the outbox has been behind; 0 when none.",
+            [],
+        )
         build = self._gauge(
             "build_info", "1; what runs here is in the labels.", ["version", "component"]
         )
@@ -152,6 +161,11 @@ class ControllerMetrics:
     def leads(self, *, leader: bool) -> None:
         """Say whether this controller leads."""
         self._leader.set(leader)
+
+    def outbox(self, waiting: Backlog) -> None:
+        """Say what waits to be delivered."""
+        self._outbox.set(waiting.count)
+        self._outbox_age.set(waiting.oldest_age_ms / 1000)
 
     def wrote(self, rows_by_table: Mapping[str, int]) -> None:
         """Take over the repository's running totals of rows written."""
