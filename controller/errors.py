@@ -4,8 +4,12 @@ ControllerError
 +-- InvalidInput        what a person asked for cannot be; names the value and the remedy
 +-- NotFound            the thing named does not exist
 +-- Conflict            the thing is in a state that does not allow this, or changed meanwhile
+|   +-- Stale           it is not at the version that the caller decided on
++-- Denied              who asks may not do this, or did not say who it is
 +-- LeaseLost           another controller leads: this one must stop writing
-+-- DatabaseUnreachable the database did not answer
++-- Unreachable         a service did not answer
+|   +-- DatabaseUnreachable
+|   +-- ApiUnreachable
 +-- ProvisionError      the provisioner refused or failed for one route
 """
 
@@ -26,12 +30,28 @@ class Conflict(ControllerError):  # noqa: N818
     """The thing is in a state that does not allow this, or changed meanwhile."""
 
 
+class Stale(Conflict):
+    """The thing is not at the version that the caller decided on."""
+
+
+class Denied(ControllerError):  # noqa: N818
+    """Who asks may not do this, or did not say who it is."""
+
+
 class LeaseLost(ControllerError):  # noqa: N818
     """Another controller leads; this one must stop writing at once."""
 
 
-class DatabaseUnreachable(ControllerError):  # noqa: N818
+class Unreachable(ControllerError):  # noqa: N818
+    """A service did not answer."""
+
+
+class DatabaseUnreachable(Unreachable):
     """The database did not answer."""
+
+
+class ApiUnreachable(Unreachable):
+    """The controller's HTTP API did not answer."""
 
 
 class ProvisionError(ControllerError):

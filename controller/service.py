@@ -1,7 +1,8 @@
 """The operator's verbs: what a person asks of deployments, revisions, rollouts and routes.
 
-Called by the command line. Each verb is one transaction: it reads the deployment, refuses what
-cannot be, and writes the wish; carrying it out is the controller's affair, not known here.
+Called by the command line and the HTTP API. Each verb is one transaction: it reads the deployment,
+refuses what cannot be, and writes the wish with a row of the audit log; carrying it out is the
+controller's affair, not known here.
 """
 
 from collections.abc import Collection
@@ -9,23 +10,21 @@ from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.sql import ColumnElement
 
 from controller.db import activation, registration
+from controller.db.audit import note_verb
 from controller.db.deployments import (
-    find_deployments,
     find_to_change,
     insert_deployment,
     insert_revision,
     move_deployment,
     revisions_of,
 )
-from controller.db.history import HistoryEntry, history_of
+from controller.db.named import changeable, check_version, living, to_change
+from controller.db.reads import Reads
 from controller.db.rollouts import rollouts_of
-from controller.db.rows import Values, route_of, select_routes, settings_of, settings_values
-from controller.db.session import Database, Write
-from controller.db.tables import LIVE, deployments, routes
+from controller.db.rows import Values, settings_of, settings_values
+from controller.db.session import Write
 from controller.definition.deployment_file import REPLICAS_MAX
 from controller.errors import Conflict, InvalidInput, NotFound
 from controller.model import (
@@ -38,7 +37,6 @@ from controller.model import (
     RevisionSpec,
     Rollout,
     Route,
-    RouteId,
     SubStep,
 )
 
@@ -55,11 +53,11 @@ class DeploymentApplied:
     """What it did, in words; empty when everything was as wanted already."""
 
 
-class Service:
-    """The verbs, on one database. All raise DatabaseUnreachable when it does not answer."""
+class Service(Reads):
+    """The verbs, on one database. All raise DatabaseUnreachable when it does not answer.
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    A verb given an `expected_version` raises Stale when the deployment is at another one.
+    """
 
     async def apply_deployment(
         self,
@@ -71,6 +69,8 @@ class Service:
         revision: RevisionSpec,
         auto_activate: bool = True,
         actor: str = OPERATOR,
+        reason: str = "",
+        expected_version: int | None = None,
     ) -> DeploymentApplied:
         """Make the deployment what its file describes; repeating it changes nothing.
 
@@ -86,8 +86,10 @@ class Service:
         settings = settings_values(replicas, policy, cleanup_target_statuses)
         try:
             async with self._database.write(epoch=None) as write:
-                changes = await _apply_settings(write, name, settings, actor=actor)
-                deployment = await _changeable(write, name)
+                changes = await _apply_settings(
+                    write, name, settings, actor=actor, expected_version=expected_version
+                )
+                deployment = await changeable(write, name)
                 newest = next(iter(await revisions_of(write.connection, deployment.id)), None)
                 if newest is None or newest.spec != revision:
                     newest = await _next_revision(write, deployment, newest, revision, actor=actor)
@@ -95,26 +97,31 @@ class Service:
                 if auto_activate and not await activation.was_tried(write, newest):
                     await activation.activate(write, deployment, newest, actor=actor)
                     changes.append(f"activated revision {newest.number}")
-                found = await _living(write.connection, name)
+                if changes:
+                    detail = {"changes": changes}
+                    about = deployment.id
+                    await note_verb(
+                        write,
+                        "apply",
+                        actor=actor,
+                        reason=reason,
+                        deployment_id=about,
+                        detail=detail,
+                    )
+                found = await living(write.connection, name)
         except IntegrityError as error:
             raise Conflict(f"deployment {name!r} was created meanwhile; apply it again") from error
         return DeploymentApplied(deployment=found, changes=tuple(changes))
 
-    async def list_deployments(self) -> tuple[Deployment, ...]:
-        """Return every deployment that is not destroyed, oldest first."""
-        async with self._database.read() as connection:
-            return await find_deployments(connection)
-
-    async def get_deployment(self, name: str) -> Deployment:
-        """Return one deployment.
-
-        Raises:
-            NotFound: if there is none of that name.
-        """
-        async with self._database.read() as connection:
-            return await _living(connection, name)
-
-    async def scale(self, name: str, replicas: int, *, actor: str = OPERATOR) -> Deployment:
+    async def scale(
+        self,
+        name: str,
+        replicas: int,
+        *,
+        actor: str = OPERATOR,
+        reason: str = "",
+        expected_version: int | None = None,
+    ) -> Deployment:
         """Want another count of replicas than the one applied.
 
         Raises:
@@ -124,28 +131,52 @@ class Service:
         """
         _check_replicas(replicas)
         async with self._database.write(epoch=None) as write:
-            seen = await _changeable(write, name)
+            seen = await changeable(write, name, expected_version=expected_version)
             if seen.target_count != replicas:
                 await move_deployment(write, seen, {"desired_replicas": replicas})
                 message = f"{actor} scaled from {seen.target_count} to {replicas}"
                 await activation.record(write, seen, category="scale", message=message)
-            return await _living(write.connection, name)
+                detail = {"from": seen.target_count, "to": replicas}
+                await note_verb(
+                    write,
+                    "scale",
+                    actor=actor,
+                    reason=reason,
+                    deployment_id=seen.id,
+                    detail=detail,
+                )
+            return await living(write.connection, name)
 
-    async def delete(self, name: str, *, actor: str = OPERATOR) -> Deployment:
+    async def delete(
+        self,
+        name: str,
+        *,
+        actor: str = OPERATOR,
+        reason: str = "",
+        expected_version: int | None = None,
+    ) -> Deployment:
         """Let the deployment go, with all its replicas; a rollout in flight ends as ABORTED.
 
         Raises:
             NotFound: if there is no such deployment.
         """
         async with self._database.write(epoch=None) as write:
-            seen = await _to_change(write, name)
+            seen = await to_change(write, name, expected_version=expected_version)
             if seen.lifecycle is not Lifecycle.DESTROYING:
-                message = f"{actor} deleted it"
+                message = f"{actor} deleted it" + (f": {reason}" if reason else "")
                 await activation.destroy(write, seen, category="delete", message=message)
-            return await _living(write.connection, name)
+                await note_verb(write, "delete", actor=actor, reason=reason, deployment_id=seen.id)
+            return await living(write.connection, name)
 
     async def add_revision(
-        self, name: str, spec: RevisionSpec, *, auto_activate: bool = False, actor: str = OPERATOR
+        self,
+        name: str,
+        spec: RevisionSpec,
+        *,
+        auto_activate: bool = False,
+        actor: str = OPERATOR,
+        reason: str = "",
+        expected_version: int | None = None,
     ) -> Revision:
         """Add a revision under the next number, and activate it in the same step when asked.
 
@@ -154,24 +185,30 @@ class Service:
             Conflict: if it is being deleted.
         """
         async with self._database.write(epoch=None) as write:
-            seen = await _changeable(write, name)
+            seen = await changeable(write, name, expected_version=expected_version)
             newest = next(iter(await revisions_of(write.connection, seen.id)), None)
             revision = await _next_revision(write, seen, newest, spec, actor=actor)
             if auto_activate:
                 await activation.activate(write, seen, revision, actor=actor)
+            await note_verb(
+                write,
+                "add_revision",
+                actor=actor,
+                reason=reason,
+                deployment_id=seen.id,
+                detail={"number": revision.number, "activated": auto_activate},
+            )
             return revision
 
-    async def list_revisions(self, name: str) -> tuple[Revision, ...]:
-        """Return the revisions of a deployment, newest first.
-
-        Raises:
-            NotFound: if there is no such deployment.
-        """
-        async with self._database.read() as connection:
-            found = await _living(connection, name)
-            return await revisions_of(connection, found.id)
-
-    async def activate(self, name: str, number: int, *, actor: str = OPERATOR) -> Rollout:
+    async def activate(
+        self,
+        name: str,
+        number: int,
+        *,
+        actor: str = OPERATOR,
+        reason: str = "",
+        expected_version: int | None = None,
+    ) -> Rollout:
         """Begin to make a revision current; a rollout in flight is superseded.
 
         Raises:
@@ -179,7 +216,7 @@ class Service:
             Conflict: if it is current or on its way already, or the deployment is being deleted.
         """
         async with self._database.write(epoch=None) as write:
-            seen = await _changeable(write, name)
+            seen = await changeable(write, name, expected_version=expected_version)
             known = await revisions_of(write.connection, seen.id)
             revision = next((one for one in known if one.number == number), None)
             if revision is None:
@@ -187,9 +224,24 @@ class Service:
                     f"deployment {name!r} has no revision {number}; "
                     f"it has {', '.join(str(one.number) for one in reversed(known)) or 'none'}"
                 )
+            await note_verb(
+                write,
+                "activate",
+                actor=actor,
+                reason=reason,
+                deployment_id=seen.id,
+                detail={"number": number},
+            )
             return await activation.activate(write, seen, revision, actor=actor)
 
-    async def abort(self, name: str, *, actor: str = OPERATOR, reason: str = "") -> Deployment:
+    async def abort(
+        self,
+        name: str,
+        *,
+        actor: str = OPERATOR,
+        reason: str = "",
+        expected_version: int | None = None,
+    ) -> Deployment:
         """Turn the rollout in flight back; repeating it changes nothing.
 
         A deployment that never had a current revision is destroyed instead (R-39).
@@ -200,27 +252,25 @@ class Service:
         """
         message = f"{actor} aborted it" + (f": {reason}" if reason else "")
         async with self._database.write(epoch=None) as write:
-            seen = await _to_change(write, name)
+            seen = await to_change(write, name, expected_version=expected_version)
             if seen.rollout is None:
                 newest = await rollouts_of(write.connection, seen.id, limit=1)
                 if not newest or newest[0].outcome is not Outcome.ABORTED:
                     raise Conflict(f"deployment {name!r} has no rollout in flight to abort")
             elif seen.sub_step is not SubStep.ROLLING_BACK:
                 await activation.abort(write, seen, seen.rollout, message=message)
-            return await _living(write.connection, name)
-
-    async def list_rollouts(self, name: str, *, limit: int = 20) -> tuple[Rollout, ...]:
-        """Return the newest rollouts of a deployment, newest first.
-
-        Raises:
-            NotFound: if there is no such deployment.
-        """
-        async with self._database.read() as connection:
-            found = await _living(connection, name)
-            return await rollouts_of(connection, found.id, limit=limit)
+                await note_verb(write, "abort", actor=actor, reason=reason, deployment_id=seen.id)
+            return await living(write.connection, name)
 
     async def register_route(
-        self, name: str, *, host: str, port: int, actor: str = OPERATOR
+        self,
+        name: str,
+        *,
+        host: str,
+        port: int,
+        actor: str = OPERATOR,
+        reason: str = "",
+        expected_version: int | None = None,
     ) -> Route:
         """Add a replica that somebody else runs; it is probed, and serves once it is healthy.
 
@@ -235,79 +285,29 @@ class Service:
         """
         registration.check_address(host, port)
         async with self._database.write(epoch=None) as write:
-            seen = await _changeable(write, name)
-            return await registration.register(write, seen, host=host, port=port, actor=actor)
-
-    async def list_routes(self, name: str | None = None) -> tuple[Route, ...]:
-        """Return the routes that are not terminal, of one deployment or of all, oldest first.
-
-        Raises:
-            NotFound: if there is no such deployment.
-        """
-        async with self._database.read() as connection:
-            conditions: list[ColumnElement[bool]] = [routes.c.status.in_(LIVE)]
-            if name is not None:
-                found = await _living(connection, name)
-                conditions.append(routes.c.deployment_id == found.id)
-            return tuple(map(route_of, await connection.execute(select_routes(*conditions))))
-
-    async def history(self, name: str, *, limit: int = 50) -> tuple[HistoryEntry, ...]:
-        """Return what happened to a deployment (not to its routes), newest first.
-
-        Raises:
-            NotFound: if there is no such deployment.
-        """
-        async with self._database.read() as connection:
-            found = await _living(connection, name)
-            return await history_of(connection, found.id, limit=limit)
-
-    async def route_history(
-        self, route_id: RouteId, *, limit: int = 50
-    ) -> tuple[HistoryEntry, ...]:
-        """Return what happened to a route, newest first.
-
-        Raises:
-            NotFound: if there never was such a route.
-        """
-        async with self._database.read() as connection:
-            entries = await history_of(connection, route_id, limit=limit)
-        if not entries:
-            raise NotFound(f"there is no route {route_id!r}; see `fleetpulse route list`")
-        return entries
+            seen = await changeable(write, name, expected_version=expected_version)
+            route = await registration.register(write, seen, host=host, port=port, actor=actor)
+            await note_verb(
+                write,
+                "register",
+                actor=actor,
+                reason=reason,
+                deployment_id=seen.id,
+                route_id=route.id,
+                detail={"host": host, "port": port},
+            )
+            return route
 
 
-async def _living(connection: AsyncConnection, name: str) -> Deployment:
-    found = await find_deployments(connection, deployments.c.name == name)
-    if not found:
-        raise _unknown(name)
-    return found[0]
-
-
-async def _to_change(write: Write, name: str) -> Deployment:
-    found = await find_to_change(write, name)
-    if found is None:
-        raise _unknown(name)
-    return found
-
-
-async def _changeable(write: Write, name: str) -> Deployment:
-    """Return the deployment to change, unless it is on its way out (R-38)."""
-    found = await _to_change(write, name)
-    if found.lifecycle is Lifecycle.DESTROYING:
-        raise Conflict(f"deployment {name!r} is being deleted; wait until it is gone")
-    return found
-
-
-def _unknown(name: str) -> NotFound:
-    return NotFound(f"there is no deployment {name!r}; see `fleetpulse deployment list`")
-
-
-async def _apply_settings(write: Write, name: str, wanted: Values, *, actor: str) -> list[str]:
+async def _apply_settings(
+    write: Write, name: str, wanted: Values, *, actor: str, expected_version: int | None
+) -> list[str]:
     """Create the deployment, or change what differs; return what was done, in words."""
     seen = await find_to_change(write, name)
+    check_version(name, seen, expected_version)
     if seen is None:
         await insert_deployment(write, name=name, settings=wanted)
-        made = await _to_change(write, name)
+        made = await to_change(write, name)
         await activation.record(write, made, category="apply", message=f"{actor} created it")
         return ["created"]
     if seen.lifecycle is Lifecycle.DESTROYING:

@@ -10,7 +10,7 @@ import anyio
 import click
 
 from controller.db.session import open_database
-from controller.errors import ControllerError, DatabaseUnreachable, InvalidInput
+from controller.errors import ControllerError, InvalidInput, Unreachable
 from controller.service import Service
 from probe.errors import BusError, FleetpulseError, SettingsError
 
@@ -55,7 +55,7 @@ def plainly() -> Iterator[None]:
         yield
     except (InvalidInput, SettingsError) as error:
         fail(str(error), EXIT_USAGE)
-    except (DatabaseUnreachable, BusError) as error:
+    except (Unreachable, BusError) as error:
         fail(str(error), EXIT_UNREACHABLE)
     except (ControllerError, FleetpulseError) as error:
         fail(str(error), EXIT_BAD)
