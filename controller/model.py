@@ -7,7 +7,7 @@ integer milliseconds of the database's clock (`_ms`), the only clock that decide
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, NewType
+from typing import Annotated, Final, NewType
 
 import msgspec
 
@@ -16,6 +16,9 @@ RevisionId = NewType("RevisionId", str)
 RouteId = NewType("RouteId", str)
 """The same UUID is `replica_id` on the bus."""
 RolloutId = NewType("RolloutId", str)
+
+EXTERNAL_SESSION: Final = "external"
+"""The session of every route registered by hand: it names none of them."""
 
 
 class Lifecycle(StrEnum):

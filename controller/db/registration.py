@@ -17,6 +17,7 @@ from controller.db.session import Write
 from controller.db.tables import GONE, LIVE, deployments, routes
 from controller.errors import Conflict, InvalidInput
 from controller.model import (
+    EXTERNAL_SESSION,
     Deployment,
     Health,
     Revision,
@@ -27,8 +28,6 @@ from controller.model import (
     SubStep,
     Traffic,
 )
-
-EXTERNAL_SESSION: Final = "external"
 
 _HOST: Final = re.compile(r"[0-9A-Za-z._:-]{1,253}\Z")
 _MAX_PORT: Final = 65_535
