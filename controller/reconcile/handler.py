@@ -123,3 +123,24 @@ class DeploymentHandler(ABC):
         self, world: World, deployment: Deployment, routes: Sequence[Route]
     ) -> Decision | None:
         """Return what to change for one deployment, given its routes; None: nothing."""
+
+
+class FleetHandler(ABC):
+    """A step over the whole fleet that writes neither routes nor deployments, but beside them.
+
+    So no world seen before is out of date by it, and the coordinator has nothing to apply.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+
+    @abstractmethod
+    async def commit(self, world: World, *, epoch: int) -> int:
+        """Do what is to do, in transactions under `epoch`; return how many rows changed.
+
+        Raises:
+            LeaseLost: if `epoch` does not lead any more.
+            DatabaseUnreachable: if the database does not answer.
+        """

@@ -19,6 +19,7 @@ from controller.model import Deployment, DeploymentId, Note, Route, RouteChange
 from controller.reconcile.handler import (
     Applied,
     DeploymentHandler,
+    FleetHandler,
     Mark,
     Plan,
     RouteHandler,
@@ -28,7 +29,7 @@ from controller.reconcile.observe import Observer
 
 log = structlog.get_logger()
 
-Handler = RouteHandler | DeploymentHandler
+Handler = RouteHandler | DeploymentHandler | FleetHandler
 
 BLAMED_MAX: Final = 16
 """So many culprits are searched for in one run. With more it is the handler that is ill, and to
@@ -101,14 +102,15 @@ class Runner:
 
     async def _run_due(self, epoch: int) -> int:
         now = self._clock()
-        due = [handler for handler in self._handlers if self._due_at(handler) <= now]
-        if not due:
+        if self.next_at() > now:
             return 0
         # A mark set from here on may be of something this look at the world does not show.
-        answered = {handler.name: self._due[handler.name].marks for handler in due}
+        answered = {name: due.marks for name, due in self._due.items()}
         world = await self._observer.observe()
         changed = 0
-        for handler in due:
+        for place, handler in enumerate(self._handlers):
+            if self._due_at(handler) > now:
+                continue
             written = await self._run(handler, world, epoch)
             state = self._due[handler.name]
             state.last_at, state.next_at = now, now + handler.schedule.period_s
@@ -117,7 +119,11 @@ class Runner:
                 changed += written
                 for mark in handler.schedule.produces:
                     self.mark(mark)
-                world = await self._observer.again(world)
+                # Those whose turn is still to come see it in this very tick, and need no other.
+                for later in self._handlers[place + 1 :]:
+                    answered[later.name] += len(handler.schedule.produces & later.schedule.consumes)
+                if not isinstance(handler, FleetHandler):
+                    world = await self._observer.again(world)
         return changed
 
     async def _run(self, handler: Handler, world: World, epoch: int) -> int:
@@ -126,8 +132,10 @@ class Runner:
         try:
             if isinstance(handler, RouteHandler):
                 written = await self._run_routes(handler, world, epoch)
-            else:
+            elif isinstance(handler, DeploymentHandler):
                 written = await self._run_deployments(handler, world, epoch)
+            else:
+                written = await handler.commit(world, epoch=epoch)
         except (LeaseLost, DatabaseUnreachable):
             raise
         except Exception:  # the tick goes on whatever a handler does (R-15)

@@ -4,7 +4,7 @@ import ast
 import inspect
 from collections.abc import Iterator
 
-from controller.reconcile.handler import DeploymentHandler, Mark, RouteHandler
+from controller.reconcile.handler import DeploymentHandler, FleetHandler, Mark, RouteHandler
 from controller.reconcile.leadership import WAKES, schedule_of
 from controller.settings import Settings
 from tests.architecture.tree import modules, tree
@@ -22,7 +22,9 @@ def external_producers() -> Iterator[tuple[str, Mark]]:
                     yield f"{path}:{node.lineno}", Mark[name]
 
 
-def names_below(handler: type[RouteHandler | DeploymentHandler]) -> Iterator[str]:
+def names_below(
+    handler: type[RouteHandler | DeploymentHandler | FleetHandler],
+) -> Iterator[str]:
     """Yield the names of the product's handlers of one kind; other tests define their own."""
     for below in handler.__subclasses__():
         yield from names_below(below)
@@ -50,7 +52,8 @@ def test_what_no_handler_can_know_is_marked_from_outside() -> None:
 
 def test_every_handler_has_its_wakes_and_its_period_and_no_other_has() -> None:
     """R-49."""
-    assert {*names_below(RouteHandler), *names_below(DeploymentHandler)} == WAKES.keys()
+    kinds = (RouteHandler, DeploymentHandler, FleetHandler)
+    assert {name for kind in kinds for name in names_below(kind)} == WAKES.keys()
     for name, (consumes, produces) in WAKES.items():
         schedule = schedule_of(Settings(), name)
         assert schedule.period_s > 0

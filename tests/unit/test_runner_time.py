@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+import structlog.testing
 
 from controller.db.repository import Repository
 from controller.errors import DatabaseUnreachable
 from controller.model import Deployment, Health, Route
-from controller.reconcile.handler import Mark, Plan, Schedule
+from controller.reconcile.handler import FleetHandler, Mark, Plan, Schedule, World
 from tests.fakes.database import running_routes
 from tests.fakes.reconcile import EachRoute, Ticks, degrade, nothing
 
@@ -128,3 +129,81 @@ async def test_a_later_handler_sees_what_an_earlier_one_wrote(
     await ticks.runner.tick(epoch=epoch)
     assert seen == [{Health.DEGRADED}]
     assert routes
+
+
+async def test_whose_turn_is_still_to_come_is_woken_in_the_same_tick_and_once(
+    ticks: Ticks, routes: tuple[Route, ...], epoch: int
+) -> None:
+    """R-49: what becomes ready is published at once."""
+    first = EachRoute(
+        nothing,
+        name="first",
+        schedule=Schedule(period_s=1.0, produces=frozenset({Mark.READINESS})),
+    )
+    second = EachRoute(
+        nothing,
+        name="second",
+        schedule=Schedule(period_s=60.0, on_mark_s=0.5, consumes=frozenset({Mark.READINESS})),
+    )
+    ticks.of(first, second)
+    await ticks.runner.tick(epoch=epoch)
+    assert second.runs == 1
+    first.plan = degrade
+    ticks.now_s += 1.0
+    await ticks.runner.tick(epoch=epoch)
+    assert second.runs == 2
+    assert ticks.runner.next_at() == ticks.now_s + 1.0, "no mark is left"
+    assert routes
+
+
+class Beside(FleetHandler):
+    """Writes what is neither a route nor a deployment."""
+
+    name = "beside"
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__(schedule)
+        self.epochs: list[int] = []
+        self.fails = False
+
+    async def commit(self, world: World, *, epoch: int) -> int:
+        if self.fails:
+            raise ZeroDivisionError(f"a bug over {len(world.snapshot.routes)} routes")
+        self.epochs.append(epoch)
+        return 1
+
+
+async def test_a_handler_of_the_fleet_writes_under_the_epoch_and_wakes_whom_it_concerns(
+    ticks: Ticks, epoch: int
+) -> None:
+    """R-49: and nobody reads the world again for what is not in it."""
+    beside = Beside(Schedule(period_s=1.0, produces=frozenset({Mark.READINESS})))
+    woken = EachRoute(
+        nothing,
+        name="woken",
+        schedule=Schedule(period_s=60.0, on_mark_s=0.0, consumes=frozenset({Mark.READINESS})),
+    )
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+
+    ticks.of(beside, woken)
+    ticks.eyes.while_looking = look
+    assert await ticks.runner.tick(epoch=epoch) == 1
+    assert (beside.epochs, woken.runs, looks) == ([epoch], 1, 1)
+    assert ticks.runner.next_at() == ticks.now_s + 1.0, "no mark is left"
+
+
+async def test_a_handler_of_the_fleet_that_breaks_does_not_end_the_tick(
+    ticks: Ticks, epoch: int
+) -> None:
+    """R-15"""
+    beside, later = Beside(Schedule(period_s=1.0)), EachRoute(nothing, name="later")
+    beside.fails = True
+    ticks.of(beside, later)
+    with structlog.testing.capture_logs() as logs:
+        assert await ticks.runner.tick(epoch=epoch) == 0
+    assert [entry["event"] for entry in logs] == ["handler_failed"]
+    assert (ticks.failures("beside"), later.runs) == (1, 1)
