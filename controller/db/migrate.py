@@ -73,8 +73,8 @@ async def _inside(url: str, work: Callable[[Connection], None]) -> None:
     try:
         # One transaction for everything: Alembic leaves commits to whoever opened it, and a
         # second upgrade started meanwhile waits here and then finds nothing to do.
-        async with database.write(epoch=None) as write:
-            await write.connection.run_sync(work)
+        async with database.migrate() as connection:
+            await connection.run_sync(work)
     finally:
         await database.close()
 

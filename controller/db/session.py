@@ -5,29 +5,39 @@ fence: first thing inside it, the lease's epoch must still be the caller's.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import anyio
 from sqlalchemy import BigInteger, event, select
-from sqlalchemy.engine import URL, Connection, ExecutionContext, make_url
+from sqlalchemy.engine import Connection, ExecutionContext, make_url
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.functions import FunctionElement
 
-from controller.db.sqlite import POOL_SIZE, WRITES, open_engine
+from controller.db.postgres import Postgres
+from controller.db.server import Purpose, Server, StoodInTheWay
+from controller.db.sqlite import Sqlite
 from controller.db.tables import leader_lease
 from controller.errors import DatabaseUnreachable, InvalidInput, LeaseLost
+from probe.layers import mask_url
 
 LEASE_NAME: Final = "controller"
 """The lease that fences writes."""
+TALLY: Final = "fleetpulse_tally"
+"""The execution option that holds what a transaction has written so far."""
+TRIES: Final = 3
+"""How often a transaction is begun that others stand in the way of."""
+
+_Result = TypeVar("_Result")
+_Begun = tuple[AsyncConnection, AsyncExitStack]
 
 
 class now_ms(FunctionElement[int]):  # noqa: N801 - used like the SQL function it stands for
@@ -61,15 +71,14 @@ class Write:
 class Database:
     """One database: reads see one moment, writes happen whole or not at all."""
 
-    def __init__(self, engine: AsyncEngine, *, url: str) -> None:
-        self._engine = engine
-        self._url = url
+    def __init__(self, server: Server) -> None:
+        self._server = server
         self.sql_writes: Counter[str] = Counter()
-        """Rows written per table since the start, committed or not (I10 counts on it)."""
-        event.listen(engine.sync_engine, "after_cursor_execute", self._count_writes)
+        """Rows committed per table since the start (I10 counts on it)."""
+        event.listen(server.engine.sync_engine, "after_cursor_execute", _count_writes)
 
     def __repr__(self) -> str:
-        return f"Database({self._url!r})"
+        return f"Database({self._server.shown!r})"
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -78,7 +87,7 @@ class Database:
         Raises:
             DatabaseUnreachable: if the database does not answer.
         """
-        async with self._connect(writes=False) as connection:
+        async with self._transaction(Purpose.READ) as connection:
             yield connection
 
     @asynccontextmanager
@@ -87,14 +96,44 @@ class Database:
 
         Raises:
             LeaseLost: if `epoch` is not, or no longer, the one that leads.
+            Conflict: if another transaction stood in the way; nothing is written.
             DatabaseUnreachable: if the database does not answer, or stays busy for 5 s.
         """
-        async with self._connect(writes=True) as connection:
+        async with self._transaction(Purpose.WRITE) as connection:
             now = await _pass_fence(connection, epoch)
             yield Write(connection=connection, now_ms=now, epoch=epoch)
 
+    async def transact(
+        self, work: Callable[[Write], Awaitable[_Result]], *, epoch: int | None
+    ) -> _Result:
+        """Run `work` in a write transaction, and again where another one stood in its way.
+
+        Raises:
+            LeaseLost: if `epoch` is not, or no longer, the one that leads.
+            Conflict: if others stood in the way each time.
+            DatabaseUnreachable: if the database does not answer, or stays busy for 5 s.
+        """
+        for left in reversed(range(TRIES)):
+            try:
+                async with self.write(epoch=epoch) as write:
+                    return await work(write)
+            except StoodInTheWay:
+                if not left:
+                    raise
+        raise AssertionError("the last try returns or raises")
+
     @asynccontextmanager
-    async def _connect(self, *, writes: bool) -> AsyncIterator[AsyncConnection]:
+    async def migrate(self) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction that changes the schema, once no other one does.
+
+        Raises:
+            DatabaseUnreachable: if the database does not answer.
+        """
+        async with self._transaction(Purpose.MIGRATE) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _transaction(self, purpose: Purpose) -> AsyncIterator[AsyncConnection]:
         """Hold one transaction, and let cancellation wait for its end.
 
         A statement cannot be taken back from the driver's thread: cancelled there, it left its
@@ -102,15 +141,35 @@ class Database:
         inside, so the wait is milliseconds, and 5 s where somebody else holds the lock.
         """
         await anyio.lowlevel.checkpoint_if_cancelled()
+        tally: Counter[str] = Counter()
+        options = {**self._server.options(purpose), TALLY: tally}
         with self._plain_errors(), anyio.CancelScope(shield=True):
-            async with self._engine.connect() as connection:
-                await connection.execution_options(**{WRITES: writes})
-                async with connection.begin():
-                    yield connection
+            connection, held = await self._begin(purpose, options)
+            async with held:
+                yield connection
+        self.sql_writes.update(tally)
+
+    async def _begin(self, purpose: Purpose, options: Mapping[str, object]) -> _Begun:
+        try:
+            return await self._begin_once(purpose, options)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        # The server was started again since the pool had that connection; all the others that it
+        # had are dropped with it.
+        return await self._begin_once(purpose, options)
+
+    async def _begin_once(self, purpose: Purpose, options: Mapping[str, object]) -> _Begun:
+        async with AsyncExitStack() as stack:
+            connection = await stack.enter_async_context(self._server.engine.connect())
+            await connection.execution_options(**options)
+            await stack.enter_async_context(connection.begin())
+            await self._server.begun(connection, purpose)
+            return connection, stack.pop_all()
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._engine.dispose()
+        await self._server.engine.dispose()
 
     @contextmanager
     def _plain_errors(self) -> Iterator[None]:
@@ -118,41 +177,30 @@ class Database:
             yield
         except PoolTimeoutError as error:
             raise DatabaseUnreachable(
-                f"database {self._url!r}: all {POOL_SIZE} connections are busy; see what holds it"
+                f"database {self._server.shown!r}: all {self._server.pool_size} connections are "
+                "busy; see what holds it"
             ) from error
         except IntegrityError:
             raise
-        except DBAPIError as error:
-            raise DatabaseUnreachable(self._sentence(error)) from error
+        except (DBAPIError, OSError) as error:
+            raise self._server.told(error) from error
 
-    def _sentence(self, error: DBAPIError) -> str:
-        what = str(error.orig)
-        if "no such table" in what or "no such column" in what:
-            return (
-                f"database {self._url!r} lacks the present schema ({what}); "
-                "run `fleetpulse db upgrade`"
-            )
-        if "unable to open" in what:
-            return (
-                f"database {self._url!r} cannot be opened ({what}); check the path and its "
-                "rights, or create it with `fleetpulse db upgrade`"
-            )
-        return f"database {self._url!r} did not answer ({what}); see what holds it, or its disk"
 
-    def _count_writes(
-        self,
-        _connection: Connection,
-        cursor: DBAPICursor,
-        _statement: str,
-        parameters: Any,  # noqa: ANN401 - SQLAlchemy's own event signature
-        context: ExecutionContext,
-        executemany: bool,  # noqa: FBT001 - same
-    ) -> None:
-        compiled = context.compiled
-        if not isinstance(compiled, SQLCompiler) or not isinstance(compiled.statement, UpdateBase):
-            return
-        table = str(compiled.statement.table)
-        self.sql_writes[table] += len(parameters) if executemany else max(cursor.rowcount, 0)
+def _count_writes(
+    connection: Connection,
+    cursor: DBAPICursor,
+    _statement: str,
+    parameters: Any,  # noqa: ANN401 - SQLAlchemy's own event signature
+    context: ExecutionContext,
+    executemany: bool,  # noqa: FBT001 - same
+) -> None:
+    compiled = context.compiled
+    if not isinstance(compiled, SQLCompiler) or not isinstance(compiled.statement, UpdateBase):
+        return
+    tally = connection.get_execution_options()[TALLY]
+    tally[str(compiled.statement.table)] += (
+        len(parameters) if executemany else max(cursor.rowcount, 0)
+    )
 
 
 async def _pass_fence(connection: AsyncConnection, epoch: int | None) -> int:
@@ -180,32 +228,38 @@ async def _pass_fence(connection: AsyncConnection, epoch: int | None) -> int:
 def open_database(url: str, *, create: bool = False) -> Database:
     """Return the database at `url`, unopened until its first use; the schema is not touched.
 
-    Accepts `sqlite:///relative.db`, `sqlite:////absolute.db` and a bare path. Without `create`
-    a path with nothing there is an error at the first use, not a new empty file.
+    Accepts `postgresql://USER:PASSWORD@HOST/NAME`, `sqlite:///relative.db`,
+    `sqlite:////absolute.db` and a bare path. Without `create` a path with nothing there is an
+    error at the first use, not a new empty file.
 
     Raises:
         InvalidInput: if `url` cannot be read, or names a kind of database not spoken here.
     """
-    return Database(open_engine(_file_of(url), create=create), url=url)
-
-
-def _file_of(url: str) -> str:
-    parsed = _read_url(url) if "://" in url else URL.create("sqlite", database=url)
-    backend = parsed.get_backend_name()
-    if backend != "sqlite":
-        shown = parsed.render_as_string(hide_password=True)
-        raise InvalidInput(
-            f"database URL {shown!r}: {backend!r} is not spoken by this version; use sqlite:///PATH"
-        )
-    if not parsed.database or parsed.database == ":memory:":
-        raise InvalidInput(f"database URL {url!r} names no file; write for example fleet.db")
-    return parsed.database
-
-
-def _read_url(url: str) -> URL:
+    if "://" not in url:
+        return Database(Sqlite(_file_in(url, shown=url), shown=url, create=create))
+    shown = mask_url(url)
     try:
-        return make_url(url)
-    except ArgumentError as error:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
         raise InvalidInput(
-            f"database URL {url!r} cannot be read; write for example sqlite:///fleet.db"
+            f"database URL {shown!r} cannot be read; write for example sqlite:///fleet.db or "
+            "postgresql://user:password@host/fleet"
         ) from error
+    match parsed.drivername:
+        case "sqlite":
+            return Database(
+                Sqlite(_file_in(parsed.database, shown=shown), shown=shown, create=create)
+            )
+        case "postgresql" | "postgres" | "postgresql+asyncpg":
+            return Database(Postgres(url))
+        case other:
+            raise InvalidInput(
+                f"database URL {shown!r}: {other!r} is not spoken by this version; use "
+                "sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME"
+            )
+
+
+def _file_in(path: str | None, *, shown: str) -> str:
+    if not path or path == ":memory:":
+        raise InvalidInput(f"database URL {shown!r} names no file; write for example fleet.db")
+    return path

@@ -1,10 +1,10 @@
-"""What only SQLite needs: how a connection is opened, and how its transactions begin.
+"""What only SQLite needs: how a connection is opened, how its transactions begin, its errors.
 
-Used by `controller.db.session` alone, which knows no other difference between databases but the
-name of the clock.
+Used by `controller.db.session` alone.
 """
 
 import sqlite3
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote
 
@@ -12,8 +12,12 @@ import aiosqlite
 import anyio.to_thread
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from controller.db.server import Purpose, Server
+from controller.errors import ControllerError, DatabaseUnreachable
 
 WRITES: Final = "fleetpulse_writes"
 """The execution option that tells a transaction that will write."""
@@ -28,21 +32,63 @@ _PRAGMAS: Final = (
     "synchronous = NORMAL",  # with WAL: a power cut may lose the newest commits, no more
     "foreign_keys = ON",
 )
+_TOLD: Final = (
+    (
+        ("no such table", "no such column"),
+        "lacks the present schema",
+        "run `fleetpulse db upgrade`",
+    ),
+    (
+        ("unable to open",),
+        "cannot be opened",
+        "check the path and its rights, or create it with `fleetpulse db upgrade`",
+    ),
+    (
+        ("file is not a database", "malformed"),
+        "is no database that can be used",
+        "name another path, or bring the file back from its backup",
+    ),
+    (("readonly",), "may not be written to", "give this user write access to it and its folder"),
+    (("full",), "has no room", "free space on its disk"),
+    (("locked",), "stayed busy", "see which process holds it"),
+)
+"""What SQLite says, what that means, and what helps."""
 
 
-def open_engine(path: str, *, create: bool) -> AsyncEngine:
-    """Return an engine on the file at `path`; without `create` it must be there already."""
-    uri = f"file:{quote(path)}?mode={'rwc' if create else 'rw'}"
-    engine = create_async_engine(
-        "sqlite+aiosqlite://",
-        async_creator=lambda: _connect(uri),
-        poolclass=AsyncAdaptedQueuePool,
-        pool_size=POOL_SIZE,
-        max_overflow=0,
-        pool_timeout=BUSY_TIMEOUT_MS / 1000,
-    )
-    event.listen(engine.sync_engine, "begin", _begin)
-    return engine
+class Sqlite(Server):
+    """One file; without `create` it must be there already."""
+
+    pool_size = POOL_SIZE
+
+    def __init__(self, path: str, *, shown: str, create: bool) -> None:
+        super().__init__(shown)
+        uri = f"file:{quote(path)}?mode={'rwc' if create else 'rw'}"
+        self.engine = create_async_engine(
+            "sqlite+aiosqlite://",
+            async_creator=lambda: _connect(uri),
+            poolclass=AsyncAdaptedQueuePool,
+            pool_size=POOL_SIZE,
+            max_overflow=0,
+            pool_timeout=BUSY_TIMEOUT_MS / 1000,
+        )
+        event.listen(self.engine.sync_engine, "begin", _begin)
+
+    def options(self, purpose: Purpose) -> Mapping[str, object]:
+        """Return the option that `_begin` reads."""
+        return {WRITES: purpose is not Purpose.READ}
+
+    async def begun(self, connection: AsyncConnection, purpose: Purpose) -> None:
+        """Add nothing: a connection's pragmas bound it, and one writer at a time is all."""
+
+    def told(self, error: DBAPIError | OSError) -> ControllerError:
+        """Return what went wrong as one sentence with a remedy."""
+        what = str(error.orig if isinstance(error, DBAPIError) else error)
+        for said, meaning, remedy in _TOLD:
+            if any(words in what for words in said):
+                return DatabaseUnreachable(f"database {self.shown!r} {meaning} ({what}); {remedy}")
+        return DatabaseUnreachable(
+            f"database {self.shown!r} did not answer ({what}); see what holds it, or its disk"
+        )
 
 
 async def _connect(uri: str) -> aiosqlite.Connection:

@@ -12,11 +12,16 @@ from tests.fakes.bus_servers import Fleet
 from tests.fakes.database import (  # noqa: F401 - fixtures of the tests beside
     database,
     database_template,
-    database_url,
     deployment,
     epoch,
     repository,
     service,
+)
+from tests.fakes.databases import database_url, dialect, empty_url  # noqa: F401 - the same
+from tests.fakes.postgres import (  # noqa: F401 - the same
+    empty_postgres_url,
+    postgres_databases,
+    postgres_url,
 )
 from tests.fakes.services import SERVERS, Services
 

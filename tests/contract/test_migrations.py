@@ -14,11 +14,6 @@ from controller.db.session import open_database
 from controller.db.tables import metadata
 
 
-@pytest.fixture
-def empty_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'new.db'}"
-
-
 async def differences(url: str, expected: MetaData) -> list[object]:
     def compare(connection: Connection) -> list[object]:
         context = MigrationContext.configure(
