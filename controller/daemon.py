@@ -8,8 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -21,33 +20,28 @@ from controller.bus import BusFiles, ControlBus, connect
 from controller.db import migrate
 from controller.db.repository import Repository
 from controller.db.session import open_database
-from controller.errors import Conflict, ControllerError, DatabaseUnreachable
-from controller.lease import Lease
+from controller.errors import Conflict, DatabaseUnreachable, LeaseLost
+from controller.lease import RETRY_S, Lease
 from controller.metrics import ControllerMetrics
 from controller.provision.external import ExternalProvisioner
 from controller.provision.fleet.client import FleetClient
 from controller.provision.mixed import MixedProvisioner
 from controller.provision.port import Provisioner
 from controller.provision.simulated import SimulatedProvisioner
-from controller.reconcile.handler import Mark
 from controller.reconcile.leadership import Leadership
-from controller.reconcile.runner import Runner
+from controller.reconcile.outbox import Deliverer
+from controller.reconcile.pulse import Pulse
+from controller.reconcile.term import Term
+from controller.reconcile.together import together
 from controller.settings import Settings
 from probe import ops
-from probe.errors import FleetpulseError
 from probe.layers import parse_address
 from probe.wire import Keys
 
 log = structlog.get_logger()
 
-TICK_S: Final = 0.1
-"""The grain of periods: a mark is acted on at most this late."""
-STAMP_S: Final = 1.0
-"""How often the deployments are looked at for what an operator did in another process."""
-RETRY_S: Final = 2.0
-"""How often a standby tries for the lease, and how long an absent database is left alone."""
-STUCK_S: Final = 60.0
-"""A loop this late will not come back by itself: /livez asks for a restart."""
+RELEASE_WITHIN_S: Final = 2.0
+"""An ending controller waits no longer for the database: the lease runs out by itself."""
 
 
 class Controller:
@@ -65,16 +59,16 @@ class Controller:
         self._provisioner = _provisioner(settings)
         holder = settings.instance or f"{socket.gethostname()}-{os.getpid()}"
         self._lease = Lease(self._database, holder=holder, lease_s=settings.lease_s)
-        self._beat = self._renewed_at = time.monotonic()
-        self._trouble: str | None = "starting"
+        self._pulse = Pulse(self._metrics)
 
     async def run(self, *, once: bool) -> None:
         """Lead whenever the lease can be had, until SIGTERM or SIGINT.
 
         Raises:
             SettingsError: if a setting cannot work on this machine or with this bus.
-            Conflict: if the database's schema is not the one this program needs.
-            DatabaseUnreachable: if the database cannot be used at the start.
+            Conflict: if the database's schema is of a newer program.
+            DatabaseUnreachable: if the database cannot be used at the start, or lacks the schema
+                this program needs.
             BusError: if the bus cannot be used at the start.
             LeaseLost: if another controller took over; start again to be its standby.
         """
@@ -84,13 +78,13 @@ class Controller:
             await _check_schema(self._settings.database_url)
             await self._bus.hello()
             pages = ops.Pages(
-                registry=self._metrics.registry, live=self._is_stuck, ready=self._not_ready
+                registry=self._metrics.registry, live=self._pulse.stuck, ready=self._pulse.not_ready
             )
-            async with _together() as group:
+            async with together() as group:
                 group.start_soon(ops.serve, listener, pages)
                 self._report(f"metrics on http://{ops.address_of(listener)}/metrics")
                 if once:
-                    await self._lead(once=True)
+                    await self._lead_once()
                 else:
                     await self._until_signal(group)
                 group.cancel_scope.cancel()
@@ -105,109 +99,76 @@ class Controller:
 
     async def _campaign(self) -> None:
         """Take the lease whenever it is free, and lead while it lasts."""
+        stands_by = False
         while True:
-            self._beat = time.monotonic()
+            self._pulse.beat()
+            pause_s = RETRY_S
             try:
                 epoch = await self._lease.acquire()
-                self._trouble = None  # a standby is ready: it takes over by itself
+                self._pulse.well()  # a standby is ready: it takes over by itself
                 if epoch is not None:
-                    await self._lead(once=False)
+                    await self._lead(epoch, once=False)
+                if not stands_by:
+                    log.info("standing_by")
+                stands_by, pause_s = True, self._lease.pause_s
             except DatabaseUnreachable as error:
-                self._note_database(error)
-            await anyio.sleep(RETRY_S)
+                self._pulse.database_away(error)
+            await anyio.sleep(pause_s)
 
-    async def _lead(self, *, once: bool) -> None:
-        """Run the handlers under the lease.
+    async def _lead_once(self) -> None:
+        """Run every handler once under the lease.
 
         Raises:
-            Conflict: if another controller leads, and `once` cannot wait until it ends.
-            LeaseLost: if another controller took over.
-            DatabaseUnreachable: if the database is away, and `once` cannot wait.
-        """
-        if self._lease.epoch is None and await self._lease.acquire() is None:
-            raise Conflict("another controller holds the lease: stop it, or wait until it ends")
-        epoch = self._lease.epoch or 0
-        self._renewed_at = time.monotonic()
-        log.info("leading", epoch=epoch)
-        self._metrics.leads(leader=True)
-        leadership = Leadership(
-            self._settings, self._bus, self._repository, self._metrics, self._provisioner
-        )
-        try:
-            async with _together() as group:
-                if once:
-                    leadership.runner.hurry()
-                    await self._tick(leadership.runner, epoch=epoch)
-                else:
-                    group.start_soon(leadership.listen)
-                    group.start_soon(self._keep_lease)
-                    await self._reconcile(leadership.runner, epoch=epoch)
-                group.cancel_scope.cancel()
-        finally:
-            self._metrics.leads(leader=False)
-
-    async def _reconcile(self, runner: Runner, *, epoch: int) -> None:
-        stamped_at, stamp = float("-inf"), ""
-        while True:
-            self._beat = now = time.monotonic()
-            try:
-                await self._renew()
-                if now - stamped_at >= STAMP_S:
-                    stamped_at, before = now, stamp
-                    stamp = await self._repository.stamp()
-                    if stamp != before:
-                        runner.mark(Mark.DEPLOYMENTS)
-                await self._tick(runner, epoch=epoch)
-                self._trouble = None
-            except DatabaseUnreachable as error:
-                self._note_database(error)
-                await anyio.sleep(RETRY_S)
-            await anyio.sleep(TICK_S)
-
-    async def _renew(self) -> None:
-        """Hold the lease for another term when a third of this one is over.
-
-        Raises:
+            Conflict: if another controller leads.
             LeaseLost: if another controller took over.
             DatabaseUnreachable: if the database is away.
         """
-        now = time.monotonic()
-        if now - self._renewed_at >= self._settings.lease_s / 3:
-            await self._lease.renew()
-            self._renewed_at = now
+        epoch = await self._lease.acquire()
+        if epoch is None:
+            raise Conflict("another controller holds the lease: stop it, or wait until it ends")
+        await self._lead(epoch, once=True)
 
-    async def _keep_lease(self) -> None:
-        """Renew also in the midst of a tick: a provisioner may take 30 s to say nothing.
+    async def _lead(self, epoch: int, *, once: bool) -> None:
+        """Run the handlers under the lease just taken.
 
-        A loop that is stuck is not renewed for, so that another controller takes over.
+        Raises:
+            LeaseLost: if another controller took over.
+            DatabaseUnreachable: if the database is away, and `once` cannot wait.
         """
-        while True:
-            await anyio.sleep(self._settings.lease_s / 6)
-            if self._is_stuck() is None:
-                with suppress(DatabaseUnreachable):  # the loop meets it too, and tells
-                    await self._renew()
-
-    async def _tick(self, runner: Runner, *, epoch: int) -> None:
+        log.info("leading", epoch=epoch)
+        leadership = Leadership(
+            self._settings, self._bus, self._repository, self._metrics, self._provisioner
+        )
+        deliverer = Deliverer(
+            leadership.senders,
+            database=self._database,
+            metrics=self._metrics,
+            epoch=epoch,
+            clock=time.monotonic,
+        )
+        term = Term(
+            leadership,
+            deliverer,
+            lease=self._lease,
+            epoch=epoch,
+            lease_s=self._settings.lease_s,
+            repository=self._repository,
+            metrics=self._metrics,
+            pulse=self._pulse,
+        )
+        self._metrics.leads(epoch)
         try:
-            await runner.tick(epoch=epoch)
+            await (term.once() if once else term.run())
+        except LeaseLost as error:
+            log.error(  # noqa: TRY400 - it is meant to end so: a traceback would say otherwise
+                "lease_lost", epoch=epoch, why=str(error), consequence="this process ends"
+            )
+            raise
         finally:
-            self._metrics.wrote(self._repository.sql_writes)
-
-    def _note_database(self, error: DatabaseUnreachable) -> None:
-        self._metrics.database_error()
-        if self._trouble is None:
-            log.warning("database_away", error=str(error), consequence="nothing is changed")
-        self._trouble = str(error)
-
-    def _is_stuck(self) -> str | None:
-        late_s = time.monotonic() - self._beat
-        return f"the reconcile loop is {late_s:.0f} s late" if late_s > STUCK_S else None
-
-    def _not_ready(self) -> str | None:
-        return self._trouble
+            self._metrics.leads(None)
 
     async def _close(self) -> None:
-        with anyio.move_on_after(RETRY_S):
+        with anyio.move_on_after(RELEASE_WITHIN_S):
             try:
                 await self._lease.release()
             except DatabaseUnreachable as error:
@@ -215,21 +176,6 @@ class Controller:
         await self._provisioner.close()
         await self._bus.aclose()
         await self._database.close()
-
-
-@asynccontextmanager
-async def _together() -> AsyncIterator[TaskGroup]:
-    """Run tasks together; what ends one of them on purpose comes out as itself, not in a group."""
-    try:
-        async with anyio.create_task_group() as group:
-            yield group
-    except ExceptionGroup as errors:
-        meant: Exception | None = errors.subgroup((ControllerError, FleetpulseError))
-        while isinstance(meant, ExceptionGroup):
-            meant = meant.exceptions[0]
-        if meant is None:
-            raise
-        raise meant from None
 
 
 async def _check_schema(database_url: str) -> None:
@@ -240,7 +186,7 @@ async def _check_schema(database_url: str) -> None:
             f"of fleetpulse that made it, or newer (this one needs {needed})"
         )
     if found != needed:
-        raise Conflict(
+        raise DatabaseUnreachable(
             f"the database's schema is {found or 'empty'}, this program needs {needed}: run "
             "`fleetpulse db upgrade` with the same --database"
         )

@@ -84,6 +84,9 @@ class ControllerMetrics:
             {"invariant": tuple(Invariant)},
         )
         self._leader = self._gauge("leader", "1 while this controller leads.", [])
+        self._epoch = self._gauge(
+            "leader_epoch", "Of the term of leadership that runs; 0 on a standby.", []
+        )
         self._outbox = self._gauge(
             "outbox_pending", "Effects outside the database that are not delivered yet.", []
         )
@@ -158,9 +161,10 @@ class ControllerMetrics:
         """Count a tick lost to the database."""
         self._database_errors.inc()
 
-    def leads(self, *, leader: bool) -> None:
-        """Say whether this controller leads."""
-        self._leader.set(leader)
+    def leads(self, epoch: int | None) -> None:
+        """Say in which epoch this controller leads; None: it does not."""
+        self._leader.set(epoch is not None)
+        self._epoch.set(epoch or 0)
 
     def outbox(self, waiting: Backlog) -> None:
         """Say what waits to be delivered."""

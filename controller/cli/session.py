@@ -10,13 +10,14 @@ import anyio
 import click
 
 from controller.db.session import open_database
-from controller.errors import ControllerError, InvalidInput, Unreachable
+from controller.errors import ControllerError, InvalidInput, LeaseLost, Unreachable
 from controller.service import Service
 from probe.errors import BusError, FleetpulseError, SettingsError
 
 EXIT_BAD: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_UNREACHABLE: Final = 3
+EXIT_LEASE_LOST: Final = 4
 
 _Result = TypeVar("_Result")
 
@@ -57,6 +58,8 @@ def plainly() -> Iterator[None]:
         fail(str(error), EXIT_USAGE)
     except (Unreachable, BusError) as error:
         fail(str(error), EXIT_UNREACHABLE)
+    except LeaseLost as error:
+        fail(str(error), EXIT_LEASE_LOST)
     except (ControllerError, FleetpulseError) as error:
         fail(str(error), EXIT_BAD)
 

@@ -5,7 +5,7 @@ outlives it.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -19,6 +19,7 @@ from controller.reconcile.deployments import CheckReplicas, Deploying, Destroyin
 from controller.reconcile.handler import Mark, Schedule
 from controller.reconcile.health import CheckWarmingUp, ClassifyHealth, Evict
 from controller.reconcile.observe import Observer
+from controller.reconcile.outbox import Sender
 from controller.reconcile.provision import CheckRunning, CheckStarting, Provision
 from controller.reconcile.runner import Handler, Runner
 from controller.reconcile.targets import SyncProbeTargets
@@ -42,6 +43,8 @@ class Leadership:
         provisioner: Provisioner,
     ) -> None:
         self._bus = bus
+        self.senders: Mapping[str, Sender] = {}
+        """What delivers each kind of effect that waits in the outbox."""
         observer = Observer(
             repository, bus, metrics, clock=time.monotonic, on_amnesia=self._rewrite_targets
         )

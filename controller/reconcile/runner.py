@@ -5,7 +5,7 @@ An exception is the failure of the entities that caused it, found by halving, an
 of a tick (R-15); only a lost lease ends everything, because somebody else leads now.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
@@ -30,6 +30,12 @@ from controller.reconcile.observe import Observer
 log = structlog.get_logger()
 
 Handler = RouteHandler | DeploymentHandler | FleetHandler
+Step = Callable[[], Awaitable[None]]
+
+
+async def _at_once() -> None:
+    """Let a handler run without a question."""
+
 
 BLAMED_MAX: Final = 16
 """So many culprits are searched for in one run. With more it is the handler that is ill, and to
@@ -87,20 +93,22 @@ class Runner:
             return min(due.next_at, due.last_at + pause_s)
         return due.next_at
 
-    async def tick(self, *, epoch: int) -> int:
+    async def tick(self, *, epoch: int, before_each: Step = _at_once) -> int:
         """Run what is due, in the handlers' order; return how many rows changed.
+
+        `before_each` is awaited before a handler may act outside the database, too.
 
         Raises:
             LeaseLost: if another controller leads.
             DatabaseUnreachable: if the database does not answer; everything is due again then.
         """
         try:
-            return await self._run_due(epoch)
+            return await self._run_due(epoch, before_each)
         except DatabaseUnreachable:
             self.hurry()
             raise
 
-    async def _run_due(self, epoch: int) -> int:
+    async def _run_due(self, epoch: int, before_each: Step) -> int:
         now = self._clock()
         if self.next_at() > now:
             return 0
@@ -111,6 +119,7 @@ class Runner:
         for place, handler in enumerate(self._handlers):
             if self._due_at(handler) > now:
                 continue
+            await before_each()
             written = await self._run(handler, world, epoch)
             state = self._due[handler.name]
             state.last_at, state.next_at = now, now + handler.schedule.period_s

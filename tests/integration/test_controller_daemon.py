@@ -76,7 +76,7 @@ class TestStartErrors:
         empty = tmp_path / "empty.db"
         empty.touch()
         ended = await run_to_end(**settings | {"database_url": str(empty)})
-        assert ended.returncode == 1
+        assert ended.returncode == 3
         assert "run `fleetpulse db upgrade`" in one_sentence(ended.stderr)
 
     async def test_a_bus_of_another_layout_is_refused(
@@ -157,8 +157,10 @@ class TestLeadership:
             with closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as thief:
                 thief.execute("UPDATE leader_lease SET epoch = epoch + 1, holder = 'thief'")
                 thief.commit()
-            assert await leader.process.wait() == 1
-            assert leader.log.read_text().splitlines()[-1].startswith("fleetpulse: ")
+            assert await leader.process.wait() == 4
+            said = leader.log.read_text().splitlines()[-1]
+            assert said.startswith("fleetpulse: ")
+            assert "thief leads, in epoch 2" in said
             assert "Traceback" not in leader.log.read_text()
 
 
