@@ -1,0 +1,84 @@
+"""Why a route is where it is, and what comes next; the text of `fleetpulse explain ROUTE`.
+
+Pure: everything known around one route comes in as a `Scene`, facts and sentences go out. It
+tells what the other modules of this room would decide, and decides nothing.
+"""
+
+from controller.explanation import Explanation, Gate, change_to, lines_of, newest_of, span
+from controller.model import Health, Lifecycle, Route, RouteStatus, Stage
+from controller.route import outlook, seen
+from controller.route.gates import evictions, floor, holds
+from controller.route.guard import blind_to
+from controller.route.scene import Scene
+
+
+def explain_route(scene: Scene) -> Explanation:
+    """Tell all of it."""
+    route = scene.route
+    rule, tried = newest_of(scene.history)
+    if not route.active:
+        rule = change_to("terminating/draining", scene.history) or rule
+    probe, unseen = seen.last_probe(scene)
+    counts, gates = tuple(seen.counts(scene)), _gates(scene)
+    steps = outlook.steps(scene)
+    return Explanation(
+        kind="route",
+        id=route.id,
+        deployment=scene.name,
+        title=f"route {route.id} of {scene.name}, revision {scene.revision}",
+        state=_state(route),
+        since_ms=route.entered_at_ms,
+        now_ms=scene.now_ms,
+        probe=probe,
+        unseen=unseen,
+        counts=counts,
+        rule=rule,
+        tried=tried,
+        gates=gates,
+        next=steps,
+        lines=lines_of(
+            f"{_state(route)}, for {span(scene.stay_s)}{_whereabouts(route)}",
+            seen=seen.told(scene),
+            counts=counts,
+            rule=rule,
+            tried=tried,
+            gates=gates,
+            steps=steps,
+            now_ms=scene.now_ms,
+            notes=scene.notes,
+        ),
+    )
+
+
+def _state(route: Route) -> str:
+    words = [route.status.value if route.stage is None else f"{route.status}/{route.stage}"]
+    if route.status is RouteStatus.RUNNING:
+        words += [route.health.value, f"traffic {route.traffic}"]
+    return ", ".join(words).replace("_", " ")
+
+
+def _whereabouts(route: Route) -> str:
+    return "" if route.host is None else f", at {route.host}:{route.port}"
+
+
+def _gates(scene: Scene) -> tuple[Gate, ...]:
+    route, deployment, bars = scene.route, scene.deployment, scene.bars
+    if deployment is None or not route.active or route.health_check is None:
+        return ()
+    if scene.orphaned:
+        rolling = deployment.lifecycle is Lifecycle.DEPLOYING
+        kept = route.ready and bars.ready < bars.floor and not rolling
+        return (*holds(bars.hold, held=bars.held), *((floor(bars),) if kept else ()))
+    if route.stage is Stage.WARMING_UP:
+        blind = Gate(
+            name="nobody looked",
+            text="the time of warming up runs only while somebody looks",
+            waits_for="a prober that covers it for half a minute",
+        )
+        unwatched = blind_to(route, bars.view) and not bars.hold
+        return (*holds(bars.hold, held=bars.held), *((blind,) if unwatched else ()))
+    if route.status is not RouteStatus.RUNNING:
+        return ()
+    if route.health in deployment.cleanup_target_statuses:
+        return tuple(evictions(route, deployment, bars))
+    return tuple(holds(bars.hold, held=bars.held)) if route.health is not Health.UNHEALTHY else ()
