@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from controller.db.bulk import chunks, insert_rows
 from controller.db.session import Write
 from controller.db.tables import deployments, history, routes
 from controller.model import (
@@ -24,9 +25,6 @@ from controller.model import (
     RouteChange,
     RouteId,
 )
-
-CHUNK: Final = 5_000
-"""Ids in one IN list: servers accept 32,766 parameters, and a fleet should need few queries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +145,7 @@ async def write_events(write: Write, events: Sequence[Event]) -> None:
         {name: getattr(event, name) for name in columns} | {"subject": event.subject} | stamps
         for event in events
     ]
-    await write.connection.execute(insert(history), rows)
+    await insert_rows(write.connection, history, rows)
 
 
 async def write_notes(write: Write, notes: Sequence[Note]) -> None:
@@ -254,13 +252,3 @@ async def _newest(
         for row, subject, category, *same in await connection.execute(query):
             found[subject, category] = row, tuple(same)
     return found
-
-
-def chunks(ids: Iterable[str]) -> list[list[str]]:
-    """Cut `ids` into lists that fit one query each.
-
-    >>> chunks(["a", "b"])
-    [['a', 'b']]
-    """
-    ordered = sorted(ids)
-    return [ordered[start : start + CHUNK] for start in range(0, len(ordered), CHUNK)]

@@ -8,18 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import bindparam, func, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import func, or_, select
 from sqlalchemy.sql import ColumnElement
 
 from controller.db import history
+from controller.db.bulk import insert_rows, move_routes
 from controller.db.change import applied, changes_anything
 from controller.db.deployments import find_deployments, move_deployment
 from controller.db.history import Event, HistoryEntry
 from controller.db.rollouts import end_rollout
 from controller.db.rows import (
     Values,
-    moving_values,
     new_route,
     route_of,
     route_values,
@@ -126,9 +125,13 @@ class Repository:
         wanted = [change for change in changes if changes_anything(change)]
         if not wanted and not notes:
             return Applied(applied=0, lost=())
-        async with self._database.write(epoch=epoch) as write:
+
+        async def work(write: Write) -> Sequence[RouteId]:
             lost = await _write_changes(write, wanted)
             await history.write_notes(write, notes)
+            return lost
+
+        lost = await self._database.transact(work, epoch=epoch)
         return Applied(applied=len(wanted) - len(lost), lost=tuple(lost))
 
     async def commit(self, decision: Decision, *, epoch: int) -> None:
@@ -141,22 +144,11 @@ class Repository:
         """
         if decision.empty:
             return
-        seen = decision.deployment
-        async with self._database.write(epoch=epoch) as write:
-            if decision.create or decision.routes or decision.change:
-                await _write_deployment(write, decision)
-            lost = await _write_changes(
-                write, [change for change in decision.routes if changes_anything(change)]
-            )
-            if lost:
-                raise Conflict(
-                    f"deployment {seen.name!r}: {len(lost)} of {len(decision.routes)} routes "
-                    f"changed meanwhile, among them {lost[0]}; decide again from a new snapshot"
-                )
-            await _write_creations(write, decision)
-            if decision.change is not None:
-                await _write_end(write, seen, decision.change)
-            await history.write_notes(write, decision.notes)
+
+        async def work(write: Write) -> None:
+            await _write_decision(write, decision)
+
+        await self._database.transact(work, epoch=epoch)
 
     async def history_of(
         self, subject: DeploymentId | RouteId, *, limit: int = 50
@@ -170,53 +162,44 @@ class Repository:
             return await history.history_of(connection, subject, limit=limit)
 
 
+async def _write_decision(write: Write, decision: Decision) -> None:
+    seen = decision.deployment
+    if decision.create or decision.routes or decision.change:
+        await _write_deployment(write, decision)
+    lost = await _write_changes(
+        write, [change for change in decision.routes if changes_anything(change)]
+    )
+    if lost:
+        raise Conflict(
+            f"deployment {seen.name!r}: {len(lost)} of {len(decision.routes)} routes "
+            f"changed meanwhile, among them {lost[0]}; decide again from a new snapshot"
+        )
+    await _write_creations(write, decision)
+    if decision.change is not None:
+        await _write_end(write, seen, decision.change)
+    await history.write_notes(write, decision.notes)
+
+
 async def _write_changes(write: Write, changes: Sequence[RouteChange]) -> list[RouteId]:
     """Write changes with their history; return the routes that were not as seen."""
-    standing = await _lock_routes(write.connection, [change.route.id for change in changes])
-    updates: list[Values] = []
+    # The first counts: a second change of the same route in one batch loses.
+    first = {change.route.id: change for change in reversed(changes)}
+    moves = {
+        route_id: (change.route.version, applied(change, now_ms=write.now_ms))
+        for route_id, change in first.items()
+    }
+    written = await move_routes(write.connection, moves)
     events: list[Event] = []
     lost: list[RouteId] = []
     for change in changes:
-        route = change.route
-        # Taken out, so that a second change of the same route in one batch loses.
-        version, rollout_id = standing.pop(route.id, (None, None))
-        if version != route.version:
-            lost.append(route.id)
-            continue
-        after = applied(change, now_ms=write.now_ms)
-        updates.append(moving_values(after) | {"seen_id": route.id, "seen_version": route.version})
-        events.append(history.route_changed(change, after, rollout_id=rollout_id))
-    if updates:
-        await write.connection.execute(_UPDATE_ROUTE, updates)
-        await history.write_events(write, events)
+        route_id = change.route.id
+        if first[route_id] is change and route_id in written:
+            after = moves[route_id][1]
+            events.append(history.route_changed(change, after, rollout_id=written[route_id]))
+        else:
+            lost.append(route_id)
+    await history.write_events(write, events)
     return lost
-
-
-_UPDATE_ROUTE: Final = update(routes).where(
-    routes.c.id == bindparam("seen_id"),
-    routes.c.version == bindparam("seen_version"),
-    *(routes.c.status != status for status in TERMINAL),  # a bulk write takes no IN list
-)
-
-
-async def _lock_routes(
-    connection: AsyncConnection, ids: Sequence[RouteId]
-) -> dict[RouteId, tuple[int | None, RolloutId | None]]:
-    """Return version and rollout in flight of those that may still change, and keep them so.
-
-    Asked before writing because a bulk write tells how many rows it hit, but not which.
-    """
-    found: dict[RouteId, tuple[int | None, RolloutId | None]] = {}
-    for chunk in history.chunks(set(ids)):
-        query = (
-            select(routes.c.id, routes.c.version, deployments.c.rollout_id)
-            .join(deployments, deployments.c.id == routes.c.deployment_id)
-            .where(routes.c.id.in_(chunk), _LIVE)
-            .with_for_update(of=routes)
-        )
-        for route_id, version, rollout_id in await connection.execute(query):
-            found[route_id] = version, rollout_id
-    return found
 
 
 async def _write_creations(write: Write, decision: Decision) -> None:
@@ -224,7 +207,7 @@ async def _write_creations(write: Write, decision: Decision) -> None:
         return
     made = [(new_route(wanted, write.now_ms), wanted.rollout_id) for wanted in decision.create]
     rows = [route_values(route, rollout_id=rollout_id) for route, rollout_id in made]
-    await write.connection.execute(insert(routes), rows)
+    await insert_rows(write.connection, routes, rows)
     await history.write_events(
         write,
         [history.route_created(route, rollout_id, category="create") for route, rollout_id in made],
