@@ -1,4 +1,4 @@
-"""What every provisioner promises, held against the fake, the simulated and the external one."""
+"""What every provisioner promises, held against the fake and all real ones."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -14,6 +14,7 @@ from controller.provision.fleet.client import FleetClient
 from controller.provision.port import Order, Provisioner, SessionState
 from controller.provision.simulated import SimulatedProvisioner
 from tests.fakes.fleet import a_fleet, a_route, an_order
+from tests.fakes.processes import a_process_order, processes
 from tests.fakes.provisioner import FakeProvisioner
 
 
@@ -23,28 +24,35 @@ class Subject:
 
     provisioner: Provisioner
     external: bool = False
+    process: bool = False
     fake: FakeProvisioner | None = None
 
     def good(self) -> Order:
+        if self.process:
+            return a_process_order()
         return an_order(a_route(host="127.64.0.9", port=8000) if self.external else a_route())
 
     def refused(self) -> Order:
         if self.external:
             return an_order(a_route())
+        if self.process:
+            return a_process_order("fleetpulse-no-such-command")
         order = an_order(a_route(), environment={"SIM_REFUSE": "no room"})
         if self.fake is not None:
             self.fake.refuse[order.route.id] = "no room"
         return order
 
 
-@pytest.fixture(params=["fake", "simulated", "external"])
-async def subject(request: pytest.FixtureRequest) -> AsyncIterator[Subject]:
+@pytest.fixture(params=["fake", "simulated", "process", "external"])
+async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
     async with AsyncExitStack() as stack:
         if request.param == "fake":
             fake = FakeProvisioner()
             made = Subject(fake, fake=fake)
         elif request.param == "simulated":
             made = Subject(SimulatedProvisioner(await stack.enter_async_context(a_fleet())))
+        elif request.param == "process":
+            made = Subject(stack.enter_context(processes(tmp_path)), process=True)
         else:
             made = Subject(ExternalProvisioner(), external=True)
         yield made
