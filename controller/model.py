@@ -11,6 +11,8 @@ from typing import Annotated, Final, NewType
 
 import msgspec
 
+from controller.model_definition import Grace, Interval, ModelDefinition, Port, Times, WaitTime
+
 DeploymentId = NewType("DeploymentId", str)
 RevisionId = NewType("RevisionId", str)
 RouteId = NewType("RouteId", str)
@@ -105,12 +107,12 @@ class HealthCheck(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """How a replica of one revision is checked; copied onto each route at its creation."""
 
     path: str
-    interval_s: Annotated[float, msgspec.Meta(ge=0.1, le=1200)] = 10.0
-    max_wait_time_s: Annotated[float, msgspec.Meta(gt=0, le=600)] = 15.0
+    interval_s: Interval = 10.0
+    max_wait_time_s: WaitTime = 15.0
     expected_status_code: str = "200"
-    max_retries: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 10
-    healthy_threshold: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
-    initial_delay_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 60.0
+    max_retries: Times = 10
+    healthy_threshold: Times = 1
+    initial_delay_s: Grace = 60.0
     """Grace for warming up, not a delay before the first probe."""
 
 
@@ -136,7 +138,7 @@ class RevisionSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     command: tuple[str, ...] = ()
     image: str = ""
     environment: dict[str, str] = msgspec.field(default_factory=dict)
-    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
+    port: Port | None = None
     health_check: HealthCheck | None = None
     external: bool = False
     """Replicas are run by somebody else and registered by hand: none is created or replaced."""
@@ -150,6 +152,8 @@ class Revision:
     deployment_id: DeploymentId
     number: int
     spec: RevisionSpec
+    definition: ModelDefinition | None
+    """What `spec` was made of, for people; None where the revision was asked for plainly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,11 +194,17 @@ class Deployment:
     version: int
     """Grows with every write; the compare-and-set of R-17."""
     phase_entered_at_ms: int
+    forced_until_ms: int | None = None
+    """Until when an operator lets evictions here pass HOLD (S21); None: nobody did."""
 
     @property
     def target_count(self) -> int:
         """Return how many ready replicas are wanted."""
         return self.replicas if self.desired_replicas is None else self.desired_replicas
+
+    def forced(self, now_ms: int) -> bool:
+        """Tell whether an operator answers for evictions here at this moment."""
+        return self.forced_until_ms is not None and now_ms < self.forced_until_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +245,17 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HoldSpan:
+    """A time in which HOLD stopped the clocks that rest on evidence (S15)."""
+
+    deployment_id: DeploymentId | None
+    """None: those of the whole fleet."""
+    from_ms: int
+    to_ms: int | None
+    """None: it lasts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """The database at one moment: deployments that are not destroyed, routes not terminal."""
 
@@ -244,6 +265,8 @@ class Snapshot:
     """In order of creation."""
     failed_counts: Mapping[RolloutId, int]
     """Routes each rollout in flight has lost on its new side since it began."""
+    holds: tuple[HoldSpan, ...] = ()
+    """Those that reach into the time of a rollout in flight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

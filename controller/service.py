@@ -24,8 +24,9 @@ from controller.db.named import changeable, check_version, living, to_change
 from controller.db.reads import Reads
 from controller.db.rollouts import rollouts_of
 from controller.db.rows import Values, settings_of, settings_values
-from controller.db.session import Write
+from controller.db.session import Database, Write
 from controller.definition.deployment_file import REPLICAS_MAX
+from controller.definition.request import Resolved, RevisionRequest
 from controller.errors import Conflict, InvalidInput, NotFound
 from controller.model import (
     Deployment,
@@ -39,6 +40,7 @@ from controller.model import (
     Route,
     SubStep,
 )
+from controller.model_folder import ModelFolders
 
 OPERATOR: Final = "operator"
 """Who did it, where nobody says who."""
@@ -59,6 +61,17 @@ class Service(Reads):
     A verb given an `expected_version` raises Stale when the deployment is at another one.
     """
 
+    def __init__(self, database: Database, *, folders: ModelFolders | None = None) -> None:
+        """Write to `database`; `folders` says which model folders may be named, by default none."""
+        super().__init__(database)
+        self._folders = ModelFolders() if folders is None else folders
+
+    async def _resolved(self, revision: RevisionRequest | RevisionSpec) -> Resolved:
+        """Resolve what is asked for, once, before anything is written; a spec is resolved."""
+        if isinstance(revision, RevisionSpec):
+            return Resolved(spec=revision, definition=None)
+        return await self._folders.resolve(revision)
+
     async def apply_deployment(
         self,
         name: str,
@@ -66,7 +79,7 @@ class Service(Reads):
         replicas: int,
         policy: Policy,
         cleanup_target_statuses: Collection[Health],
-        revision: RevisionSpec,
+        revision: RevisionRequest | RevisionSpec,
         auto_activate: bool = True,
         actor: str = OPERATOR,
         reason: str = "",
@@ -74,16 +87,17 @@ class Service(Reads):
     ) -> DeploymentApplied:
         """Make the deployment what its file describes; repeating it changes nothing.
 
-        Another spec than the newest revision's becomes a new revision. With `auto_activate` the
+        What comes to another revision than the newest becomes a new one. With `auto_activate` the
         newest revision is activated, once: one that was tried and rolled back is left alone.
         A count set by `scale` holds until another count is applied.
 
         Raises:
-            InvalidInput: if the count is out of bounds.
+            InvalidInput: if the count is out of bounds, or the revision comes to nothing that runs.
             Conflict: if the deployment is being deleted, or somebody created it this moment.
         """
         _check_replicas(replicas)
         settings = settings_values(replicas, policy, cleanup_target_statuses)
+        wanted = await self._resolved(revision)
         try:
             async with self._database.write(epoch=None) as write:
                 changes = await _apply_settings(
@@ -91,8 +105,8 @@ class Service(Reads):
                 )
                 deployment = await changeable(write, name)
                 newest = next(iter(await revisions_of(write.connection, deployment.id)), None)
-                if newest is None or newest.spec != revision:
-                    newest = await _next_revision(write, deployment, newest, revision, actor=actor)
+                if newest is None or not wanted.is_like(newest):
+                    newest = await _next_revision(write, deployment, newest, wanted, actor=actor)
                     changes.append(f"added revision {newest.number}")
                 if auto_activate and not await activation.was_tried(write, newest):
                     await activation.activate(write, deployment, newest, actor=actor)
@@ -171,7 +185,7 @@ class Service(Reads):
     async def add_revision(
         self,
         name: str,
-        spec: RevisionSpec,
+        revision: RevisionRequest | RevisionSpec,
         *,
         auto_activate: bool = False,
         actor: str = OPERATOR,
@@ -181,24 +195,26 @@ class Service(Reads):
         """Add a revision under the next number, and activate it in the same step when asked.
 
         Raises:
+            InvalidInput: if the revision comes to nothing that can run.
             NotFound: if there is no such deployment.
             Conflict: if it is being deleted.
         """
+        wanted = await self._resolved(revision)
         async with self._database.write(epoch=None) as write:
             seen = await changeable(write, name, expected_version=expected_version)
             newest = next(iter(await revisions_of(write.connection, seen.id)), None)
-            revision = await _next_revision(write, seen, newest, spec, actor=actor)
+            added = await _next_revision(write, seen, newest, wanted, actor=actor)
             if auto_activate:
-                await activation.activate(write, seen, revision, actor=actor)
+                await activation.activate(write, seen, added, actor=actor)
             await note_verb(
                 write,
                 "add_revision",
                 actor=actor,
                 reason=reason,
                 deployment_id=seen.id,
-                detail={"number": revision.number, "activated": auto_activate},
+                detail={"number": added.number, "activated": auto_activate},
             )
-            return revision
+            return added
 
     async def activate(
         self,
@@ -326,10 +342,12 @@ async def _apply_settings(
 
 
 async def _next_revision(
-    write: Write, seen: Deployment, newest: Revision | None, spec: RevisionSpec, *, actor: str
+    write: Write, seen: Deployment, newest: Revision | None, wanted: Resolved, *, actor: str
 ) -> Revision:
     number = 1 if newest is None else newest.number + 1
-    revision = await insert_revision(write, seen.id, number=number, spec=spec)
+    revision = await insert_revision(
+        write, seen.id, number=number, spec=wanted.spec, definition=wanted.definition
+    )
     message = f"{actor} added revision {number}"
     await activation.record(write, seen, category="add_revision", message=message)
     return revision

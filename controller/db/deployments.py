@@ -28,6 +28,7 @@ from controller.model import (
     RevisionId,
     RevisionSpec,
 )
+from controller.model_definition import ModelDefinition
 
 ALIVE: Final = deployments.c.lifecycle != Lifecycle.DESTROYED.value
 
@@ -98,17 +99,27 @@ async def move_deployment(
 
 
 async def insert_revision(
-    write: Write, deployment_id: DeploymentId, *, number: int, spec: RevisionSpec
+    write: Write,
+    deployment_id: DeploymentId,
+    *,
+    number: int,
+    spec: RevisionSpec,
+    definition: ModelDefinition | None,
 ) -> Revision:
-    """Write an immutable revision under its number."""
+    """Write an immutable revision under its number, with the definition it was made of."""
     revision = Revision(
-        id=RevisionId(str(uuid.uuid4())), deployment_id=deployment_id, number=number, spec=spec
+        id=RevisionId(str(uuid.uuid4())),
+        deployment_id=deployment_id,
+        number=number,
+        spec=spec,
+        definition=definition,
     )
     row = {
         "id": revision.id,
         "deployment_id": deployment_id,
         "number": number,
         "spec": encode(spec),
+        "definition": None if definition is None else encode(definition),
         "created_at_ms": write.now_ms,
     }
     await write.connection.execute(insert(revisions), [row])

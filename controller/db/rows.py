@@ -33,6 +33,7 @@ from controller.model import (
     SubStep,
     Traffic,
 )
+from controller.model_definition import ModelDefinition
 
 Values = dict[str, Any]
 """Columns and what is written into them."""
@@ -59,6 +60,15 @@ def _policy(text: str) -> Policy:
 @lru_cache(maxsize=_CACHED)
 def _spec(text: str) -> RevisionSpec:
     return msgspec.json.decode(text, type=RevisionSpec)
+
+
+@lru_cache(maxsize=_CACHED)
+def _definition(text: str) -> ModelDefinition | None:
+    """Decode what is kept for people; what another system wrote in its own shape stops nothing."""
+    try:
+        return msgspec.json.decode(text, type=ModelDefinition)
+    except msgspec.DecodeError:
+        return None
 
 
 @lru_cache(maxsize=_CACHED)
@@ -130,11 +140,13 @@ def revision_of(values: RowMapping, table: FromClause = revisions) -> Revision |
     """Return the revision that `table` contributes to a row; None where it has none."""
     if values[table.c.id] is None:
         return None
+    definition = values[table.c.definition]
     return Revision(
         id=RevisionId(values[table.c.id]),
         deployment_id=DeploymentId(values[table.c.deployment_id]),
         number=values[table.c.number],
         spec=_spec(values[table.c.spec]),
+        definition=None if definition is None else _definition(definition),
     )
 
 

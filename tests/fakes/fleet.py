@@ -57,7 +57,7 @@ def an_order(
         environment={"SIM_LOAD_S": "0", **(environment or {})},
         health_check=HealthCheck(path=path),
     )
-    revision = Revision(id=REVISION, deployment_id=DEPLOYMENT, number=1, spec=spec)
+    revision = Revision(id=REVISION, deployment_id=DEPLOYMENT, number=1, spec=spec, definition=None)
     return Order(route=route, revision=revision)
 
 

@@ -52,6 +52,7 @@ def a_revision(
         deployment_id=DEMO,
         number=number,
         spec=RevisionSpec(health_check=health_check, external=external),
+        definition=None,
     )
 
 

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from controller.definition.deployment_file import DeploymentFile, Syntax, parse, syntax_of
+from controller.definition.request import RevisionRequest
 from controller.errors import InvalidInput
-from controller.model import Health, HealthCheck, Policy, RevisionSpec
+from controller.model import Health, HealthCheck, Policy
 
 TOML = """
 name = "llama"
@@ -66,7 +67,7 @@ LLAMA = DeploymentFile(
     ),
     cleanup_target_statuses=(Health.UNHEALTHY, Health.DEGRADED),
     auto_activate=False,
-    revision=RevisionSpec(
+    revision=RevisionRequest(
         command=("serve", "--port", "8000"),
         port=8000,
         environment={"SIM_LOAD_S": "3"},
@@ -109,7 +110,7 @@ def toml(*, top: str = "", policy: str = "", revision: str = "", check: str = ""
 def test_every_syntax_says_the_same(text: str, syntax: Syntax) -> None:
     found = parse(text, syntax=syntax)
     assert found == (
-        LLAMA if syntax is not Syntax.JSON else DeploymentFile(name="a", revision=RevisionSpec())
+        LLAMA if syntax is not Syntax.JSON else DeploymentFile(name="a", revision=RevisionRequest())
     )
 
 
@@ -213,7 +214,7 @@ def test_a_strategy_nobody_implemented_is_refused_when_written(strategy: str) ->
         ),
         (
             toml(check='path = "/"\nexpected_status_code = "2xx"'),
-            "revision.health_check.expected_status_code: expected_status '2xx': '2xx' is neither",
+            "revision.health_check.expected_status_code: '2xx': '2xx' is neither",
         ),
         ("revision = {}", "the deployment file: the key 'name' is missing; add it"),
         (

@@ -1,0 +1,142 @@
+"""Text that a person wrote, as plain values: TOML, YAML or JSON, and each key once.
+
+Used for deployment files and for definition files. What the values mean is not known here. A key
+that stands twice is refused with its place, where the usual readers keep one of them in silence.
+"""
+
+import json
+import tomllib
+from collections.abc import Hashable, Iterator
+from enum import StrEnum
+from pathlib import PurePath
+from typing import Any, Final
+
+import yaml
+
+from controller.errors import InvalidInput
+
+SIZE_MAX_CHARS: Final = 1_048_576
+"""A file has a few hundred; a megabyte is something else."""
+
+
+class Syntax(StrEnum):
+    """What a file may be written in."""
+
+    TOML = "toml"
+    YAML = "yaml"
+    JSON = "json"
+
+
+def syntax_of(filename: str) -> Syntax:
+    """Return the syntax that a file's name promises.
+
+    Raises:
+        InvalidInput: if it promises none.
+    """
+    suffix = PurePath(filename).suffix.lower().removeprefix(".")
+    match suffix:
+        case "toml" | "json":
+            return Syntax(suffix)
+        case "yaml" | "yml":
+            return Syntax.YAML
+        case _:
+            raise InvalidInput(
+                f"{filename!r} does not say what it is written in; name it .toml, .yaml or .json"
+            )
+
+
+def load(text: str, *, syntax: Syntax, what: str) -> object:
+    """Return what `text` holds; `what` names it in the errors.
+
+    Raises:
+        InvalidInput: if it is too long, not of the syntax, or has a key twice.
+    """
+    if len(text) > SIZE_MAX_CHARS:
+        raise InvalidInput(f"{what} has {len(text)} characters; at most {SIZE_MAX_CHARS} are read")
+    try:
+        match syntax:
+            case Syntax.TOML:
+                return tomllib.loads(text)
+            case Syntax.YAML:
+                return yaml.load(text, _EachKeyOnce)  # noqa: S506 - a SafeLoader
+            case Syntax.JSON:
+                return _from_json(text)
+    except _Unwanted as error:
+        raise InvalidInput(f"{what}: {error}") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidInput(f"{what} is not {syntax.upper()}: {reason}") from error
+
+
+class _Unwanted(Exception):  # noqa: N818 - reads as what it is
+    """It is of the syntax, and says what nobody can mean; with the place."""
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """Builds plain values; text that looks like a date stays text, as in JSON."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - the library's own way to say it
+        first: [(tag, seen) for tag, seen in known if tag != "tag:yaml.org,2002:timestamp"]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(
+        self,
+        node: yaml.MappingNode,
+        deep: bool = False,  # noqa: FBT001, FBT002 - as inherited
+    ) -> dict[Hashable, Any]:
+        known: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            place = f"line {key_node.start_mark.line + 1}"
+            if not isinstance(key, Hashable):
+                raise _Unwanted(f"{place}: a key is no text")
+            if key in known:
+                raise _Unwanted(f"{place}: the key {key!r} stands there twice; keep one")
+            known.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuse merging: a kilobyte of merged merges is a gigabyte of keys."""
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise _Unwanted(
+                    f"line {key_node.start_mark.line + 1}: '<<' is not read; write the keys out"
+                )
+
+
+class _Pairs(dict[str, Any]):
+    """An object of JSON that remembers which key stands in it twice."""
+
+    twice: str | None = None
+
+
+def _from_json(text: str) -> object:
+    found = json.loads(text, object_pairs_hook=_pairs)
+    for place in _doubled(found, ""):
+        raise _Unwanted(f"{place} stands there twice; keep one")
+    return found
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> _Pairs:
+    made = _Pairs(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        made.twice = next(key for n, key in enumerate(keys) if key in keys[:n])
+    return made
+
+
+def _doubled(value: object, where: str) -> Iterator[str]:
+    """Yield the places of keys that stand twice."""
+    match value:
+        case _Pairs():
+            before = f"{where}." if where else ""
+            if value.twice is not None:
+                yield f"the key '{before}{value.twice}'"
+            for key, inner in value.items():
+                yield from _doubled(inner, f"{before}{key}")
+        case list():
+            for number, inner in enumerate(value):
+                yield from _doubled(inner, f"{where}[{number}]")
+        case _:
+            pass
