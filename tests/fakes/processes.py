@@ -35,9 +35,7 @@ def a_process_order(
         port=port,
         health_check=HealthCheck(path="/"),
     )
-    revision = Revision(
-        id=REVISION, deployment_id=DEPLOYMENT, number=1, spec=spec, definition=None
-    )
+    revision = Revision(id=REVISION, deployment_id=DEPLOYMENT, number=1, spec=spec, definition=None)
     return Order(route=route or a_route(), revision=revision)
 
 

@@ -310,6 +310,7 @@ def lock(directory: Path) -> bool:
 
 def main(directory: Path) -> None:
     """Keep the session in `directory` as standard input orders, unless somebody does already."""
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # what a careless starter left open
     order = json.load(sys.stdin)
     if lock(directory):
         Keeper(directory, order).run()

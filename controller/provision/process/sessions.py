@@ -225,11 +225,11 @@ class Sessions:
         remaining = dict(left)
         deadline = time.monotonic() + min(STOP_WAIT_S, self._grace_s + KEEPER_GRACE_S)
         while True:
-            self._reap()
             for route_id in [*remaining]:
                 if self._ended(remaining[route_id]):
                     del remaining[route_id]
                     self._asked_at.pop(route_id, None)
+            self._reap()
             if not remaining or time.monotonic() >= deadline:
                 return set(remaining)
             time.sleep(_POLL_S)
