@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from probe.bus.client import chunks, seconds, text
+from probe.bus.client import BusLink, chunks, seconds, text
 from probe.bus.connect import BusFiles, Client, connect, link_of
 from probe.bus.feed import Written, check_layout, remove_targets, write_targets
 from probe.errors import (
@@ -76,6 +76,11 @@ class ControlBus:
     def __init__(self, client: Client, keys: Keys | None = None, *, timeout_s: float = 5.0) -> None:
         self._link = link_of(client, timeout_s=timeout_s)
         self._keys = keys or Keys()
+
+    @property
+    def link(self) -> BusLink:
+        """Return the connection, for what else is said to the same bus."""
+        return self._link
 
     async def hello(self) -> None:
         """Check that the bus is laid out as this program expects.

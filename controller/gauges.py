@@ -7,6 +7,7 @@ time (R-67).
 from collections import Counter
 from collections.abc import Iterator
 from itertools import product
+from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -15,6 +16,8 @@ from controller.model import Lifecycle, RouteStatus, Snapshot
 from controller.rollout.rolling import bounds_of
 from controller.route.guard import HoldCause
 
+PUBLICATION_REFUSED: Final = "publication_refused"
+"""The kind of incident that is no cause to hold: a table of routes that is not believed."""
 _EMPTY = Snapshot(now_ms=0, deployments={}, routes=(), failed_counts={})
 
 
@@ -24,16 +27,19 @@ class SnapshotGauges(Collector):
     def __init__(self) -> None:
         self.snapshot = _EMPTY
         self.hold: frozenset[HoldCause] = frozenset()
+        self.refused = 0
+        """Deployments whose table for proxies shrank without a cause (S16)."""
 
     def collect(self) -> Iterator[Metric]:
         """Yield the gauges of the moment."""
         incident = GaugeMetricFamily(
             "fleetpulse_incident_active",
-            "1 while a safety rule freezes irreversible actions (HOLD).",
+            "1 while a safety rule holds something back: irreversible actions, or a table.",
             labels=["kind"],
         )
         for cause in HoldCause:
             incident.add_metric([cause.value], float(cause in self.hold))
+        incident.add_metric([PUBLICATION_REFUSED], float(self.refused > 0))
         yield incident
         yield from _deployments(self.snapshot)
         yield from _rollouts(self.snapshot)

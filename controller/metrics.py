@@ -7,6 +7,7 @@ a counter that appears with its first event hides that event from a rate.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 from importlib.metadata import version
 from itertools import product
 from typing import Final
@@ -19,12 +20,27 @@ from controller.gauges import SnapshotGauges
 from controller.invariants import Invariant, decision_violations, snapshot_violations
 from controller.model import Decision, Outcome, Route, RouteChange, Snapshot, Strategy
 from controller.route.evict import HEALTH_POLICY, ORPHAN
-from controller.route.guard import HoldCause
+from controller.route.guard import Gate, HoldCause
 from controller.settings import PERIODS
 
-BUDGET: Final = "budget"
-"""Why an eviction was held back, where no cause to hold was given."""
 _VERSION: Final = version("fleetpulse")
+
+
+class Publish(StrEnum):
+    """What became of a table of routes that proxies were to be told."""
+
+    DELIVERED = "delivered"
+    """It is on the bus, and so are its events."""
+    HEALED = "healed"
+    """A sync found it missing or different on the bus, and wrote it again."""
+    OLDER = "older"
+    """The bus had a newer one, and kept that."""
+    FAILED = "failed"
+    """The bus did not take it; it is tried again."""
+    REFUSED = "refused"
+    """It had lost too much without a recorded cause; proxies keep the routes they have (S16)."""
+
+
 _RECONCILE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _ROLLOUT_BUCKETS_S = (5, 15, 60, 300, 900, 1800, 3600, 7200)
 _HANDLERS: Final = {"handler": tuple(PERIODS)}
@@ -68,6 +84,11 @@ class ControllerMetrics:
             "targets_synced",
             "Probe targets by what became of them.",
             {"result": ("written", "skipped", "failed")},
+        )
+        self._publishes = self._total(
+            "publishes",
+            "Tables of routes by what became of them on their way to proxies.",
+            {"outcome": tuple(Publish)},
         )
         self._bus_errors = self._total("bus_errors", "Failed operations on the bus.", {})
         self._database_errors = self._total("database_errors", "Ticks lost to the database.", {})
@@ -152,6 +173,14 @@ class ControllerMetrics:
         """Count one run of the target sync (R-10)."""
         for result, count in (("written", written), ("skipped", skipped), ("failed", failed)):
             self._targets.labels(result).inc(count)
+
+    def published(self, outcome: Publish, tables: int = 1) -> None:
+        """Count what became of a table on its way to proxies."""
+        self._publishes.labels(outcome.value).inc(tables)
+
+    def publications_refused(self, deployments: int) -> None:
+        """Say how many deployments have a table that was refused."""
+        self._now.refused = deployments
 
     def bus_error(self) -> None:
         """Count a failed operation on the bus."""

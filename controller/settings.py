@@ -35,6 +35,7 @@ PERIODS: Final[Mapping[str, Period]] = {
     "drain": Period(30, 5),
     "terminate": Period(30, 5),
     "sync_probe_targets": Period(60, 5, 30),
+    "sync_proxy": Period(30, 5),
     "check_replicas": Period(30, 5),
     "deploying": Period(30, 5),
     "destroying": Period(60, 5),
@@ -71,6 +72,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long leadership lasts without renewal."""
     starting_timeout_s: _Seconds = 1800.0
     """How long a session may be pending without an address, for instance for want of a GPU."""
+    unregister_timeout_s: _Seconds = 60.0
+    """How long a replica waits for proxies to be told before it goes all the same."""
     termination_grace_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 30.0
     """How long a replica out of traffic may finish what it has."""
     max_period_s: _Seconds = 60.0
@@ -79,6 +82,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A handler that a mark wakes runs at most this long after its last run."""
     first_sync_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 30.0
     """When targets are first synced after a start."""
+    model_root: Annotated[str, msgspec.Meta(pattern=r"\A(/.*)?\Z")] = ""
+    """Folder that model folders named over the API have to be in; empty: none may be named."""
+    enable_model_definition_override: bool = False
+    """Whether a definition file goes over what the runtime variant brings."""
 
     def period(self, handler: str) -> Period:
         """Return the periods of one handler, within the two bounds above."""

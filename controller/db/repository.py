@@ -63,6 +63,11 @@ class Repository:
         self._database = database
 
     @property
+    def database(self) -> Database:
+        """Return the database this reads and writes, for what is written beside it."""
+        return self._database
+
+    @property
     def sql_writes(self) -> Mapping[str, int]:
         """Return rows written per table since the start, by everyone who uses this database."""
         return self._database.sql_writes

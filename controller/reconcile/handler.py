@@ -34,6 +34,8 @@ class Mark(StrEnum):
     """A route is to leave."""
     COOLING_DOWN = "cooling_down"
     """A route has left, and waits for its end."""
+    UNREGISTERED = "unregistered"
+    """Proxies were told of another table: who is not in it may go."""
     TARGETS = "targets"
     """The set of replicas to probe changed, or the bus lost its memory."""
     DEPLOYMENTS = "deployments"

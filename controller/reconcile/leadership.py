@@ -12,15 +12,20 @@ from typing import Final
 import anyio
 
 from controller.bus import ControlBus
+from controller.db.publications import KIND as PROXY_TABLE
+from controller.db.publications import Publications
 from controller.db.repository import Repository
 from controller.metrics import ControllerMetrics
 from controller.provision.port import Provisioner
+from controller.publish.appproxy import AppProxy
+from controller.publish.keys import ProxyKeys
 from controller.reconcile.deployments import CheckReplicas, Deploying, Destroying
 from controller.reconcile.handler import Mark, Schedule
 from controller.reconcile.health import CheckWarmingUp, ClassifyHealth, Evict
 from controller.reconcile.observe import Observer
 from controller.reconcile.outbox import Sender
 from controller.reconcile.provision import CheckRunning, CheckStarting, Provision
+from controller.reconcile.publish import SyncProxy
 from controller.reconcile.runner import Handler, Runner
 from controller.reconcile.targets import SyncProbeTargets
 from controller.reconcile.traffic import Drain, Terminate
@@ -43,13 +48,20 @@ class Leadership:
         provisioner: Provisioner,
     ) -> None:
         self._bus = bus
-        self.senders: Mapping[str, Sender] = {}
-        """What delivers each kind of effect that waits in the outbox."""
         observer = Observer(
-            repository, bus, metrics, clock=time.monotonic, on_amnesia=self._rewrite_targets
+            repository, bus, metrics, clock=time.monotonic, on_amnesia=self._rewrite
         )
         schedule = partial(schedule_of, settings)
         self._sync = SyncProbeTargets(bus, metrics, schedule("sync_probe_targets"))
+        self._sync_proxy = SyncProxy(
+            Publications(repository.database),
+            AppProxy(bus.link, ProxyKeys(settings.key_prefix)),
+            metrics,
+            schedule("sync_proxy"),
+            on_delivered=lambda: self.runner.mark(Mark.UNREGISTERED),
+        )
+        self.senders: Mapping[str, Sender] = {PROXY_TABLE: self._sync_proxy.send}
+        """What delivers each kind of effect that waits in the outbox."""
         handlers: Sequence[Handler] = (
             Provision(provisioner, schedule("provision")),
             CheckStarting(
@@ -63,7 +75,12 @@ class Leadership:
             CheckReplicas(schedule("check_replicas")),
             Destroying(schedule("destroying")),
             self._sync,
-            Drain(schedule("drain")),
+            self._sync_proxy,
+            Drain(
+                schedule("drain"),
+                self._sync_proxy.registry,
+                timeout_s=settings.unregister_timeout_s,
+            ),
             Terminate(
                 provisioner, bus, schedule("terminate"), grace_s=settings.termination_grace_s
             ),
@@ -76,8 +93,10 @@ class Leadership:
             clock=time.monotonic,
         )
 
-    def _rewrite_targets(self) -> None:
+    def _rewrite(self) -> None:
+        """Write everything again: the bus lost its memory."""
         self._sync.forget()
+        self._sync_proxy.forget()
         self.runner.mark(Mark.TARGETS)
 
     async def listen(self) -> None:
@@ -112,7 +131,11 @@ WAKES: Final = {
     ),
     "destroying": ({Mark.DEPLOYMENTS, Mark.READINESS}, {Mark.DRAINING}),
     "sync_probe_targets": ({Mark.TARGETS, Mark.DEPLOYMENTS}, set()),
-    "drain": ({Mark.DRAINING}, {Mark.TARGETS, Mark.COOLING_DOWN}),
+    "sync_proxy": (
+        {Mark.READINESS, Mark.DRAINING, Mark.DEPLOYMENTS, Mark.TARGETS},
+        set(),
+    ),
+    "drain": ({Mark.DRAINING, Mark.UNREGISTERED}, {Mark.TARGETS, Mark.COOLING_DOWN}),
     "terminate": ({Mark.COOLING_DOWN}, {Mark.READINESS}),
 }
 """What wakes each handler, and what it wakes when it changed something (R-49)."""

@@ -9,6 +9,7 @@ from controller.model import Health, Note, Route, RouteChange, RouteStatus, Stag
 from controller.provision.port import Provisioner
 from controller.reconcile.handler import Plan, RouteHandler, Schedule, World
 from controller.reconcile.provision import in_stage
+from controller.reconcile.registry import Registry
 from probe.errors import BusError
 from probe.wire import ReplicaId
 
@@ -16,27 +17,47 @@ log = structlog.get_logger()
 
 
 class Drain(RouteHandler):
-    """DRAINING -> COOLING_DOWN: from here on nobody sends it new requests."""
+    """DRAINING -> COOLING_DOWN once proxies are told: from here on it gets no new requests.
+
+    A proxy that cannot be told keeps nobody for ever: after a bound the route goes on to its grace
+    period, while sync goes on telling (R-48).
+    """
 
     name = "drain"
+
+    def __init__(self, schedule: Schedule, registry: Registry, *, timeout_s: float) -> None:
+        super().__init__(schedule)
+        self._registry = registry
+        self._timeout_s = timeout_s
 
     def select(self, world: World) -> Sequence[Route]:
         """Select the routes that are to leave."""
         return in_stage(world, Stage.DRAINING)
 
     async def decide(self, world: World, routes: Sequence[Route]) -> Plan:
-        """Let every one of them go on to its grace period."""
-        return Plan(
-            changes=tuple(
-                RouteChange(
-                    route=route,
-                    category=self.name,
-                    message="out of traffic; requests in flight may finish",
-                    status=RouteStatus.TERMINATING,
-                    stage=Stage.COOLING_DOWN,
-                )
-                for route in routes
+        """Let those go on to their grace period whom no proxy knows any more."""
+        now_ms = world.snapshot.now_ms
+        changes = (self._decide(route, now_ms) for route in routes)
+        return Plan(changes=tuple(change for change in changes if change is not None))
+
+    def _decide(self, route: Route, now_ms: int) -> RouteChange | None:
+        if not self._registry.knows(route):
+            message, code = "out of traffic; requests in flight may finish", ""
+        elif now_ms - route.entered_at_ms >= self._timeout_s * 1000:
+            message = (
+                f"proxies could not be told within unregister_timeout_s {self._timeout_s:g}; "
+                "it goes all the same, and they are told as soon as the bus takes it"
             )
+            code = "UNREGISTER_EXPIRED"
+        else:
+            return None
+        return RouteChange(
+            route=route,
+            category=self.name,
+            message=message,
+            error_code=code,
+            status=RouteStatus.TERMINATING,
+            stage=Stage.COOLING_DOWN,
         )
 
 

@@ -76,6 +76,22 @@ class ProxyTable(msgspec.Struct, frozen=True, kw_only=True):
         return frozenset(route.route_id for route in self.routes)
 
 
+class Publication(msgspec.Struct, frozen=True, kw_only=True):
+    """A table as it was committed."""
+
+    deployment_id: DeploymentId
+    epoch: int
+    """Of the leader that committed it."""
+    generation: int
+    """Grows with every table of the deployment, whoever leads (R-50)."""
+    table: ProxyTable
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """Return what orders it among the deployment's tables."""
+        return self.epoch, self.generation
+
+
 class _Entry(msgspec.Struct, frozen=True):
     """One replica, as connection info has it."""
 

@@ -7,7 +7,7 @@ can never be taken for another command's. Knows nothing of targets or statuses.
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 import anyio
 from redis.asyncio import Redis
@@ -54,6 +54,9 @@ class BusLink:
     Every method that sends raises `BusUnreachable` if there is no connection, or no answer
     within the deadline, and `BusRefused` if the server answers with an error.
     """
+
+    one_server: ClassVar[bool] = True
+    """Whether one command or script may name any keys together."""
 
     def __init__(self, client: Redis, *, timeout_s: float) -> None:
         self._client = client

@@ -39,6 +39,8 @@ _Places = Sequence[int]
 class ClusterLink(BusLink):
     """A client of a cluster; everything as `BusLink` has it."""
 
+    one_server = False
+
     def __init__(self, client: RedisCluster, *, timeout_s: float) -> None:
         self._cluster = client
         self._timeout_s = timeout_s

@@ -1,6 +1,7 @@
 """Each handler of routes and deployments, by itself: what it selects, and what it makes of it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 import structlog.testing
@@ -23,9 +24,11 @@ from controller.reconcile.handler import Applied, RouteHandler, World
 from controller.reconcile.health import CheckWarmingUp, ClassifyHealth, Evict
 from controller.reconcile.observe import Velocity
 from controller.reconcile.provision import CheckRunning, CheckStarting, Provision
+from controller.reconcile.registry import Registry
 from controller.reconcile.targets import SyncProbeTargets
 from controller.reconcile.traffic import Drain, Terminate
 from controller.route.guard import HoldCause
+from controller.route.table import Publication, table_of
 from probe.wire import ReplicaId
 from tests.fakes.nouns import (
     NEW,
@@ -44,6 +47,7 @@ from tests.fakes.provisioner import FakeProvisioner
 from tests.fakes.reconcile import ALWAYS, RecordingBus, a_world
 
 GRACE_S = 30.0
+UNREGISTER_S = 60.0
 
 
 @pytest.fixture
@@ -66,6 +70,27 @@ def standing(stage: Stage, number: int = 1, *, age_s: float = 60.0) -> Route:
     leaving = stage in (Stage.DRAINING, Stage.COOLING_DOWN)
     status = RouteStatus.TERMINATING if leaving else RouteStatus.PROVISIONING
     return warming(number, status=status, stage=stage, entered_at_ms=NOW_MS - int(age_s * 1000))
+
+
+def publication(generation: int, *routes: Route) -> Publication:
+    """Build a table that was committed with these routes, as if they served."""
+    serving = [
+        replace(r, status=RouteStatus.RUNNING, stage=None, traffic=Traffic.ACTIVE) for r in routes
+    ]
+    deployment = a_deployment()
+    return Publication(
+        deployment_id=deployment.id,
+        epoch=1,
+        generation=generation,
+        table=table_of(deployment, serving),
+    )
+
+
+def told(*publications: Publication) -> Registry:
+    """Build a registry by which proxies were told all this."""
+    registry = Registry()
+    registry.load({each.deployment_id: each for each in publications}, ())
+    return registry
 
 
 EVERYWHERE = (
@@ -92,7 +117,7 @@ def handlers(provisioner: FakeProvisioner, bus: RecordingBus) -> Sequence[RouteH
         ClassifyHealth(ALWAYS, Velocity()),
         Evict(ALWAYS, metrics),
         SyncProbeTargets(bus, metrics, ALWAYS),
-        Drain(ALWAYS),
+        Drain(ALWAYS, told(), timeout_s=UNREGISTER_S),
         Terminate(provisioner, bus, ALWAYS, grace_s=GRACE_S),
     )
 
@@ -345,10 +370,49 @@ class TestDeployments:
 
 
 class TestLeaving:
-    async def test_a_drained_route_cools_down(self) -> None:
-        route = standing(Stage.DRAINING)
-        found = await changes_of(Drain(ALWAYS), a_world([route]))
-        assert found[route.id].stage is Stage.COOLING_DOWN
+    async def test_a_route_no_proxy_knows_cools_down(self) -> None:
+        """R-48"""
+        route = standing(Stage.DRAINING, age_s=0)
+        drain = Drain(ALWAYS, told(), timeout_s=UNREGISTER_S)
+        found = await changes_of(drain, a_world([route]))
+        assert (found[route.id].stage, found[route.id].error_code) == (Stage.COOLING_DOWN, "")
+
+    @pytest.mark.parametrize("delivered", [True, False])
+    async def test_a_route_that_is_published_waits_until_proxies_are_told(
+        self, *, delivered: bool
+    ) -> None:
+        """R-48: committed is not told."""
+        route = standing(Stage.DRAINING, age_s=0)
+        with_it, without = publication(1, route), publication(2)
+        registry = told(with_it)
+        drain = Drain(ALWAYS, registry, timeout_s=UNREGISTER_S)
+        assert await changes_of(drain, a_world([route])) == {}
+        registry.newest[without.deployment_id] = without
+        if delivered:
+            assert registry.delivered(without)
+            assert not registry.delivered(with_it), "a late one is no news"
+        found = await changes_of(drain, a_world([route]))
+        assert {*found} == ({route.id} if delivered else set())
+
+    @pytest.mark.parametrize(("age_s", "goes"), [(59.9, False), (60.0, True)])
+    async def test_a_proxy_that_cannot_be_told_keeps_nobody_for_ever(
+        self, age_s: float, *, goes: bool
+    ) -> None:
+        """R-48, R-36: sync goes on telling it."""
+        route = standing(Stage.DRAINING, age_s=age_s)
+        drain = Drain(ALWAYS, told(publication(1, route)), timeout_s=UNREGISTER_S)
+        found = await changes_of(drain, a_world([route]))
+        assert {c.error_code for c in found.values()} == ({"UNREGISTER_EXPIRED"} if goes else set())
+
+    def test_what_an_earlier_leader_left_undelivered_may_still_be_known(self) -> None:
+        """R-48"""
+        route, without = standing(Stage.DRAINING), publication(2)
+        registry = Registry()
+        assert registry.knows(route), "nothing is read yet"
+        registry.load({without.deployment_id: without}, [without.deployment_id])
+        assert registry.knows(route)
+        assert registry.delivered(without)
+        assert not registry.knows(route)
 
     @pytest.mark.parametrize(("age_s", "selected"), [(29.9, 0), (30.0, 1)])
     def test_requests_in_flight_have_their_grace_by_the_databases_clock(
