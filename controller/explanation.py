@@ -260,6 +260,15 @@ def span(seconds: float) -> str:
     return f"{whole} s"
 
 
+def replicas(count: int) -> str:
+    """Return a count of replicas.
+
+    >>> replicas(1), replicas(2)
+    ('1 replica', '2 replicas')
+    """
+    return f"{count} replica" if count == 1 else f"{count} replicas"
+
+
 def ago(ms: float) -> str:
     """Return how long ago something was.
 

@@ -27,6 +27,10 @@ COMMANDS: Final = {
     "revision": ("controller.cli.revision:revision", "Add and list revisions."),
     "rollout": ("controller.cli.rollout:rollout", "Start, watch and abort rollouts."),
     "route": ("controller.cli.route:route", "List routes; register external replicas."),
+    "explain": (
+        "controller.cli.explain:explain",
+        "Why a replica or deployment is as it is, and what comes next.",
+    ),
     "db": ("controller.cli.db:db", "Migrate the database's schema."),
 }
 """Name, where it lives, and its line in `--help` (which must not import it)."""

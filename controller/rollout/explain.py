@@ -17,6 +17,7 @@ from controller.explanation import (
     Step,
     lines_of,
     newest_of,
+    replicas,
     span,
 )
 from controller.model import Deployment, Lifecycle, Revision, Rollout, Route, SubStep
@@ -196,12 +197,12 @@ def _kept(scene: Scene) -> Step:
         text = f"{missing} to be registered: fleetpulse route register {deployment.name}"
         return Step(text=text)
     if missing > 0:
-        return Step(text=f"{missing} replicas are started {within}", within_s=0.0)
+        return Step(text=f"{replicas(missing)} to be started {within}", within_s=0.0)
     if missing < 0:
-        return Step(text=f"{-missing} replicas are drained {within}", within_s=0.0)
+        return Step(text=f"{replicas(-missing)} to be drained {within}", within_s=0.0)
     waiting = sum(not route.ready for route in mine)
     if waiting:
-        text = f"{waiting} of its replicas are not ready: explain them, see fleetpulse route list"
+        text = f"{replicas(waiting)} not ready: explain them, see fleetpulse route list"
         return Step(text=f"{text} {deployment.name}")
     return Step(text="nothing: it is as wanted")
 
@@ -238,8 +239,8 @@ def _waits_for(scene: Scene, rollout: Rollout, wanted: Revision) -> str:
     if steps.create:
         words.append(f"starts {steps.create} of revision {wanted.number}")
     if steps.drain:
-        words.append(f"drains {len(steps.drain)} others")
+        words.append(f"drains {len(steps.drain)} of others")
     if words:
         return f"{' and '.join(words)} at its next run"
     unready = len(counted.wanted) - counted.ready_wanted
-    return f"waits for {unready} replicas of revision {wanted.number} to become ready"
+    return f"waits for {replicas(unready)} of revision {wanted.number} to become ready"

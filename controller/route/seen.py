@@ -55,6 +55,8 @@ def _unseen(scene: Scene) -> str:  # noqa: PLR0911 - one for each kind of ignora
         return f"no status on the bus, though {scene.watcher.instance} covers its partition"
     if known.status.generation != generation_of(route):
         return "the status on the bus is of another session or address, and says nothing of it"
+    if known.status.prober in view.distrusted:
+        return f"{known.status.prober} says it fails, and others contradict that prober: void"
     return f"the last status is {span(known.age_s)} old, too old to be believed"
 
 

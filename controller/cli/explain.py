@@ -1,0 +1,62 @@
+"""`fleetpulse explain`: why a replica or deployment is where it is, and what happens next."""
+
+import os
+from pathlib import Path
+
+import click
+import msgspec
+
+from controller.bus import BusFiles, ControlBus, connect
+from controller.cli.session import json_option, run
+from controller.db.session import open_database
+from controller.explaining import explain as gather
+from controller.explanation import Explanation
+from controller.settings import Settings, load
+from probe.wire import Keys
+
+
+@click.command()
+@click.argument("named", metavar="ID")
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    help="The controller's TOML file: its bus, its database, its periods.",
+)
+@click.option(
+    "--database", "database_url", metavar="URL", help="Where the state lives: sqlite:///PATH."
+)
+@click.option(
+    "--redis", "redis_url", metavar="URL", help="The bus: redis://, rediss:// or unix://."
+)
+@json_option
+def explain(
+    named: str,
+    file: Path | None,
+    database_url: str | None,
+    redis_url: str | None,
+    as_json: bool,  # noqa: FBT001 - click passes by name
+) -> None:
+    """Tell why a route or deployment is in its state, which rule fired, and what happens next.
+
+    ID is a route's id, how it begins, or a deployment's name.
+    """
+
+    async def work() -> Explanation:
+        flags = {"database_url": database_url, "redis_url": redis_url}
+        given = {name: value for name, value in flags.items() if value is not None}
+        return await _gather(named, load(file, os.environ, flags=given).settings)
+
+    told = run(work)
+    click.echo(msgspec.json.encode(told).decode() if as_json else told.text)
+
+
+async def _gather(named: str, settings: Settings) -> Explanation:
+    database = open_database(settings.database_url)
+    client = connect(settings.redis_url, files=BusFiles.of(settings))
+    bus = ControlBus(client, Keys(settings.key_prefix))
+    try:
+        return await gather(database, bus, named, settings=settings)
+    finally:
+        await bus.aclose()
+        await database.close()

@@ -1,0 +1,228 @@
+"""Gathers what `explain` tells: from the database and the bus, or from what the leader knows.
+
+Called by the command line, which looks from outside, and by the API, which hands over what the
+leader saw last. A bus that is away is no error here: it is part of the answer.
+"""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Final
+
+from controller.bus import ControlBus
+from controller.db import explaining
+from controller.db.explaining import Found
+from controller.db.repository import Repository
+from controller.db.session import Database
+from controller.errors import NotFound
+from controller.explanation import Clockwork, Explanation
+from controller.model import Deployment, DeploymentId, Route, RouteId, RouteStatus, Snapshot
+from controller.reconcile.handler import World
+from controller.reconcile.health import floors
+from controller.reconcile.observe import is_probed
+from controller.rollout import explain as of_deployment
+from controller.route import evict, guard
+from controller.route import explain as of_route
+from controller.route.gates import Bars, Budget, holds
+from controller.route.guard import BusView, Gate, StatusEvidence
+from controller.route.guard.budget import deployment_allowance, fleet_allowance
+from controller.route.guard.evidence import NOTHING_SEEN
+from controller.route.scene import Scene, Watcher
+from controller.settings import PERIODS, Settings
+from probe.errors import BusError
+from probe.wire import ProberHeartbeat, ReplicaId, partition_of
+
+OUTSIDE: Final = (
+    "seen from outside: a second opinion, clocks, and how long the leader has watched are its "
+    "own knowledge, and may hold more than this; its log says `hold`"
+)
+BLIND: Final = (
+    "the bus cannot be read from here: this is told from the database alone; the leader may see "
+    "more, and says so in its log (`bus_away`)"
+)
+_LEADERS_OWN: Final = frozenset({Gate.COLD_START, Gate.CLOSING, Gate.SECOND_SOURCE, Gate.RAMP})
+"""What only the leader remembers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sight:
+    """The fleet as it is explained."""
+
+    world: World
+    trouble: str = ""
+    """Why the bus could not be read."""
+    probers: tuple[ProberHeartbeat, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+async def explain(
+    database: Database,
+    bus: ControlBus | None,
+    named: str,
+    *,
+    settings: Settings,
+    world: World | None = None,
+) -> Explanation:
+    """Explain the deployment of that name, or the route whose id is or begins so.
+
+    With `world`, the leader's own, neither bus nor fleet is looked at anew.
+
+    Raises:
+        NotFound: if there is none.
+        InvalidInput: if several routes begin so.
+        DatabaseUnreachable: if the database does not answer.
+    """
+    found = await explaining.find(database, named)
+    sight = await _look(database, bus, found) if world is None else _Sight(world=world)
+    clockwork = Clockwork(
+        period_s={name: settings.period(name).long_s for name in PERIODS},
+        starting_timeout_s=settings.starting_timeout_s,
+        termination_grace_s=settings.termination_grace_s,
+    )
+    if found.route is not None:
+        return of_route.explain_route(_route_scene(found, found.route, sight, clockwork))
+    if found.deployment is None:
+        raise NotFound(f"there is no deployment {named!r}; see `fleetpulse deployment list`")
+    return of_deployment.explain_deployment(
+        _deployment_scene(found, found.deployment, sight, clockwork)
+    )
+
+
+async def _look(database: Database, bus: ControlBus | None, found: Found) -> _Sight:
+    snapshot = await Repository(database).observe()
+    view, probers, trouble = await _look_at_bus(bus, snapshot)
+    settled = guard.settled(snapshot.routes, snapshot.deployments)
+    hold = guard.hold(
+        settled,
+        view,
+        coverage=guard.coverage_percent(settled, view),
+        newly_unhealthy=found.newly_unhealthy,
+    )
+    held = guard.held_deployments(snapshot)
+    return _Sight(
+        world=World(snapshot=snapshot, view=view, hold=hold, held_deployments=held),
+        trouble=trouble,
+        probers=probers,
+        notes=(BLIND if trouble else OUTSIDE,),
+    )
+
+
+async def _look_at_bus(
+    bus: ControlBus | None, snapshot: Snapshot
+) -> tuple[BusView, tuple[ProberHeartbeat, ...], str]:
+    """Look once. Ages are by the bus's own clock here: one look cannot see a `seq` move."""
+    if bus is None:
+        return NOTHING_SEEN, (), "no bus was named"
+    try:
+        said = await bus.read_evidence([ReplicaId(r.id) for r in snapshot.routes if is_probed(r)])
+    except BusError as error:
+        return NOTHING_SEEN, (), str(error)
+    well = {name: beat for name, beat in said.probers.items() if not beat.sick}
+    view = BusView(
+        reachable=True,
+        remembers_for_s=0.0 if said.epoch is None else inf,
+        covered_for_s={p: inf for beat in well.values() for p in beat.partitions},
+        statuses={
+            RouteId(replica_id): StatusEvidence(
+                status=status, age_s=max(0.0, said.time_s - status.last_check)
+            )
+            for replica_id, status in said.statuses.items()
+        },
+        unreadable=frozenset(RouteId(one) for one in said.unreadable),
+        clear_for_s=inf,
+        probers={name: frozenset(beat.partitions) for name, beat in well.items()},
+        probers_max=len(well),
+    )
+    return view, tuple(said.probers.values()), ""
+
+
+def _route_scene(found: Found, route: Route, sight: _Sight, clockwork: Clockwork) -> Scene:
+    world, deployment = sight.world, found.deployment
+    # As the numbers around it were counted, when it is among what was counted.
+    route = next((one for one in world.snapshot.routes if one.id == route.id), route)
+    return Scene(
+        route=route,
+        deployment=deployment,
+        name=found.name,
+        revision=found.revision,
+        history=found.history,
+        now_ms=world.snapshot.now_ms,
+        bars=_bars(found, route, sight, period_s=clockwork.period_s["evict"]),
+        clockwork=clockwork,
+        bus_trouble=sight.trouble,
+        watcher=_watcher(route, sight),
+        notes=sight.notes if route.active else (),
+    )
+
+
+def _watcher(route: Route, sight: _Sight) -> Watcher | None:
+    partition = partition_of(ReplicaId(route.id))
+    for beat in sight.probers:
+        if partition in beat.partitions or (beat.sick and len(sight.probers) == 1):
+            return Watcher(
+                instance=beat.instance, sick=beat.sick, interval_stretch=beat.interval_stretch
+            )
+    for instance, partitions in sight.world.view.probers.items():
+        if partition in partitions:
+            return Watcher(instance=instance)
+    return None
+
+
+def _bars(found: Found, route: Route, sight: _Sight, *, period_s: float) -> Bars:
+    world = sight.world
+    snapshot, floor_of = world.snapshot, floors(world.snapshot)
+    budget = guard.Budget(spent=found.spent)
+    wanted = evict.decide(
+        snapshot,
+        world.view,
+        hold=world.hold,
+        budget=budget,
+        floors=floor_of,
+        period_s=period_s,
+        held_deployments=world.held_deployments,
+    )
+    stays = wanted.blocked.get(route.id, frozenset())
+    return Bars(
+        hold=world.hold,
+        held=route.deployment_id in world.held_deployments,
+        stays=stays - _LEADERS_OWN if sight.notes else stays,
+        view=world.view,
+        budget=_budget(found, route, world),
+        floor=floor_of.get(route.deployment_id, 0),
+        ready=_ready(found.deployment, snapshot),
+    )
+
+
+def _budget(found: Found, route: Route, world: World) -> Budget:
+    now_ms, budget = world.snapshot.now_ms, guard.Budget(spent=found.spent)
+    running = sum(one.status is RouteStatus.RUNNING for one in world.snapshot.routes)
+    target = 0 if found.deployment is None else found.deployment.target_count
+    return Budget(
+        fleet_spent=budget.spent_in_all(now_ms=now_ms),
+        fleet_max=fleet_allowance(running),
+        own_spent=budget.spent_by(DeploymentId(route.deployment_id), now_ms=now_ms),
+        own_max=deployment_allowance(target),
+    )
+
+
+def _ready(deployment: Deployment | None, snapshot: Snapshot) -> int:
+    known = {} if deployment is None else evict.known_revisions(deployment)
+    return sum(route.ready and route.revision_id in known for route in snapshot.routes)
+
+
+def _deployment_scene(
+    found: Found, deployment: Deployment, sight: _Sight, clockwork: Clockwork
+) -> of_deployment.Scene:
+    world = sight.world
+    deployment = world.snapshot.deployments.get(deployment.id, deployment)
+    rollout = deployment.rollout
+    held = deployment.id in world.held_deployments
+    return of_deployment.Scene(
+        deployment=deployment,
+        routes=[r for r in world.snapshot.routes if r.deployment_id == deployment.id],
+        failed=0 if rollout is None else world.snapshot.failed_counts.get(rollout.id, 0),
+        history=found.history,
+        now_ms=world.snapshot.now_ms,
+        holds=tuple(holds(world.hold, held=held)),
+        clockwork=clockwork,
+        notes=sight.notes,
+    )

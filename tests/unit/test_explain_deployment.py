@@ -1,0 +1,247 @@
+"""What `explain` says of a deployment in each of its states, word for word."""
+
+# ruff: noqa: E501 - the text stands here as it is printed
+
+from collections.abc import Sequence
+from inspect import cleandoc
+from typing import Any
+
+import pytest
+
+from controller.explanation import Explanation
+from controller.model import Deployment, Health, Lifecycle, Policy, Route, RouteStatus, SubStep
+from controller.rollout.explain import Scene, explain_deployment
+from controller.route.gates import holds
+from controller.route.guard import HoldCause
+from tests.fakes.nouns import (
+    NEW,
+    NOW_MS,
+    a_deployment,
+    a_revision,
+    a_rollout,
+    a_route,
+    deploying,
+    fleet,
+    warming,
+)
+from tests.fakes.scenes import CLOCKWORK, Row, told
+
+POLICY = Policy(surge=1, unavailable=0, rollout_timeout_s=600)
+
+
+def explain(
+    deployment: Deployment,
+    routes: Sequence[Route],
+    **given: Any,  # noqa: ANN401 - any field of a scene
+) -> Explanation:
+    known: dict[str, Any] = {"failed": 0, "history": (), "holds": (), "now_ms": NOW_MS + 90_000}
+    return explain_deployment(
+        Scene(deployment=deployment, routes=routes, clockwork=CLOCKWORK, **(known | given))
+    )
+
+
+def rolling(**given: Any) -> Deployment:  # noqa: ANN401 - any field of a deployment
+    return deploying(policy=POLICY, **given)
+
+
+HELD = tuple(holds({HoldCause.NO_PROBER}, held=True))
+WAITING = Row(
+    category="deploying",
+    from_state="deploying/progressing",
+    to_state="deploying/progressing",
+    result="waiting",
+    message="waiting: 1 of 3 replicas of revision 2 ready, 1 starting; 2 of others left, 2 of "
+    "them ready",
+    attempts=4,
+    updated_at_ms=NOW_MS + 85_000,
+)
+PROMOTED = Row(
+    category="deploying",
+    from_state="deploying/progressing",
+    to_state="ready",
+    message="rolling update promoted: 3 of 3 replicas of revision 1 ready, 0 starting; none of "
+    "another left; it took 41 s",
+    updated_at_ms=NOW_MS,
+)
+
+CASES: dict[str, Explanation] = {
+    "pending": explain(a_deployment(lifecycle=Lifecycle.PENDING, current=None), []),
+    "ready": explain(a_deployment(), fleet(3), history=[PROMOTED]),
+    "ready, and one is missing": explain(
+        a_deployment(), [*fleet(2), a_route(3, status=RouteStatus.TERMINATING)]
+    ),
+    "ready, and one too many": explain(a_deployment(), fleet(4)),
+    "ready, and one is not": explain(a_deployment(), fleet(3, bad=1)),
+    "ready, external, and one is missing": explain(
+        a_deployment(current=a_revision(1, external=True)), fleet(2)
+    ),
+    "provisioning": explain(rolling(), fleet(3)),
+    "progressing": explain(
+        rolling(sub_step=SubStep.PROGRESSING),
+        [*fleet(2), a_route(3, revision_id=NEW.id), warming(4, revision_id=NEW.id)],
+        history=[WAITING],
+        failed=1,
+    ),
+    "progressing, and it may drain": explain(
+        rolling(sub_step=SubStep.PROGRESSING), [*fleet(3), a_route(4, revision_id=NEW.id)]
+    ),
+    "progressing under HOLD": explain(
+        rolling(sub_step=SubStep.PROGRESSING),
+        [*fleet(3), a_route(4, revision_id=NEW.id, health=Health.NOT_CHECKED)],
+        holds=HELD,
+    ),
+    "all is in place": explain(rolling(sub_step=SubStep.PROGRESSING), fleet(3, revision_id=NEW.id)),
+    "external, and none is registered": explain(
+        rolling(
+            deploying=a_revision(2, external=True),
+            rollout=a_rollout(POLICY),
+        ),
+        fleet(3),
+    ),
+    "rolling back": explain(
+        rolling(sub_step=SubStep.ROLLING_BACK),
+        [*fleet(2), a_route(3, revision_id=NEW.id, health=Health.UNHEALTHY)],
+    ),
+    "half a rollout": explain(rolling(rollout=None), fleet(3)),
+    "destroying": explain(a_deployment(lifecycle=Lifecycle.DESTROYING), fleet(2), holds=HELD),
+    "destroyed": explain(a_deployment(lifecycle=Lifecycle.DESTROYED), []),
+}
+
+
+GOLDEN = {
+    "pending": """
+        STATE  pending, for 1 min 30 s, no revision has served yet
+        COUNT  0 of 3 replicas ready: none
+        NEXT   nothing until a revision is activated: fleetpulse rollout start demo NUMBER
+        """,
+    "ready": """
+        STATE  ready, for 1 min 30 s, revision 1
+        COUNT  3 of 3 replicas ready: 3 ready
+        RULE   deploying, 1 min 30 s ago: rolling update promoted: 3 of 3 replicas of revision 1 ready, 0 starting; none of another left; it took 41 s
+        NEXT   nothing: it is as wanted
+        """,
+    "ready, and one is missing": """
+        STATE  ready, for 1 min 30 s, revision 1
+        COUNT  2 of 3 replicas ready: 2 ready, 1 terminating healthy
+        NEXT   1 replica to be started (check_replicas, within 30 s)
+        """,
+    "ready, and one too many": """
+        STATE  ready, for 1 min 30 s, revision 1
+        COUNT  4 of 3 replicas ready: 4 ready
+        NEXT   1 replica to be drained (check_replicas, within 30 s)
+        """,
+    "ready, and one is not": """
+        STATE  ready, for 1 min 30 s, revision 1
+        COUNT  2 of 3 replicas ready: 2 ready, 1 running unhealthy
+        NEXT   1 replica not ready: explain them, see fleetpulse route list demo
+        """,
+    "ready, external, and one is missing": """
+        STATE  ready, for 1 min 30 s, revision 1
+        COUNT  2 of 3 replicas ready: 2 ready
+        NEXT   1 to be registered: fleetpulse route register demo
+        """,
+    "provisioning": """
+        STATE  deploying/provisioning, for 1 min 30 s, from revision 1 to revision 2
+        COUNT  3 of 3 replicas ready: 3 ready
+        COUNT  0 of 3 of revision 2 ready, 0 starting, 3 of others left
+        COUNT  0 of 3 new replicas lost before it stops (max_failed_replicas)
+        COUNT  3 of 4 active (target 3 + surge 1)
+        COUNT  3 ready, at least 3 are kept (unavailable 0)
+        COUNT  1 min 30 s of 10 min before it turns back (rollout_timeout_s)
+        NEXT   starts 1 of revision 2 at its next run
+        NEXT   if it is not done, it turns back in 8 min 30 s at the earliest
+        """,
+    "progressing": """
+        STATE  deploying/progressing, for 1 min 30 s, from revision 1 to revision 2
+        COUNT  3 of 3 replicas ready: 1 provisioning warming up, 3 ready
+        COUNT  1 of 3 of revision 2 ready, 1 starting, 2 of others left
+        COUNT  1 of 3 new replicas lost before it stops (max_failed_replicas)
+        COUNT  4 of 4 active (target 3 + surge 1)
+        COUNT  3 ready, at least 3 are kept (unavailable 0)
+        COUNT  1 min 30 s of 10 min before it turns back (rollout_timeout_s)
+        TRIED  deploying (waiting, 4 times), 5 s ago: waiting: 1 of 3 replicas of revision 2 ready, 1 starting; 2 of others left, 2 of them ready
+        NEXT   waits for 1 replica of revision 2 to become ready
+        NEXT   if it is not done, it turns back in 8 min 30 s at the earliest
+        """,
+    "progressing, and it may drain": """
+        STATE  deploying/progressing, for 1 min 30 s, from revision 1 to revision 2
+        COUNT  4 of 3 replicas ready: 4 ready
+        COUNT  1 of 3 of revision 2 ready, 0 starting, 3 of others left
+        COUNT  0 of 3 new replicas lost before it stops (max_failed_replicas)
+        COUNT  4 of 4 active (target 3 + surge 1)
+        COUNT  4 ready, at least 3 are kept (unavailable 0)
+        COUNT  1 min 30 s of 10 min before it turns back (rollout_timeout_s)
+        NEXT   drains 1 of others at its next run
+        NEXT   if it is not done, it turns back in 8 min 30 s at the earliest
+        """,
+    "progressing under HOLD": """
+        STATE  deploying/progressing, for 1 min 30 s, from revision 1 to revision 2
+        COUNT  3 of 3 replicas ready: 3 ready, 1 running not checked
+        COUNT  0 of 3 of revision 2 ready, 0 starting, 3 of others left
+        COUNT  0 of 3 new replicas lost before it stops (max_failed_replicas)
+        COUNT  4 of 4 active (target 3 + surge 1)
+        COUNT  3 ready, at least 3 are kept (unavailable 0)
+        COUNT  1 min 30 s of 10 min before it turns back (rollout_timeout_s)
+        HELD   HOLD deployment_breaker: half or more of this deployment's running routes are not ready; waits for more of them to be ready, or an operator who forces it
+        HELD   HOLD no_prober: no prober is alive that trusts itself; waits for a prober to start
+        NEXT   waits for 1 replica of revision 2 to become ready
+        NEXT   if it is not done, it turns back in 8 min 30 s at the earliest, and not while it is held
+        """,
+    "all is in place": """
+        STATE  deploying/progressing, for 1 min 30 s, from revision 1 to revision 2
+        COUNT  3 of 3 replicas ready: 3 ready
+        COUNT  3 of 3 of revision 2 ready, 0 starting, 0 of others left
+        COUNT  0 of 3 new replicas lost before it stops (max_failed_replicas)
+        COUNT  3 of 4 active (target 3 + surge 1)
+        COUNT  3 ready, at least 3 are kept (unavailable 0)
+        COUNT  1 min 30 s of 10 min before it turns back (rollout_timeout_s)
+        NEXT   all is in place: it ends at its next run
+        NEXT   if it is not done, it turns back in 8 min 30 s at the earliest
+        """,
+    "external, and none is registered": """
+        STATE  deploying/provisioning, for 1 min 30 s, from revision 1 to revision 2
+        COUNT  3 of 3 replicas ready: 3 ready
+        COUNT  0 of 3 of revision 2 ready, 0 starting, 3 of others left
+        COUNT  0 of 3 new replicas lost before it stops (max_failed_replicas)
+        COUNT  3 of 4 active (target 3 + surge 1)
+        COUNT  3 ready, at least 3 are kept (unavailable 0)
+        COUNT  1 min 30 s of 10 min before it turns back (rollout_timeout_s)
+        NEXT   waits for 3 to be registered: fleetpulse route register demo
+        NEXT   if it is not done, it turns back in 8 min 30 s at the earliest
+        """,
+    "rolling back": """
+        STATE  deploying/rolling back, for 1 min 30 s, back from revision 2 to revision 1
+        COUNT  2 of 3 replicas ready: 2 ready, 1 running unhealthy
+        COUNT  2 of 3 of revision 1 ready, 0 starting, 1 of others left
+        COUNT  3 of 4 active (target 3 + surge 1)
+        COUNT  2 ready, at least 3 are kept (unavailable 0)
+        COUNT  1 min 30 s of 10 min before it ends as it is (rollout_timeout_s)
+        NEXT   starts 1 of revision 1 and drains 1 of others at its next run
+        NEXT   if it is not done, it ends with what it has in 8 min 30 s at the earliest
+        """,
+    "half a rollout": """
+        STATE  deploying/provisioning, for 1 min 30 s, from revision 1 to revision 2
+        COUNT  3 of 3 replicas ready: 3 ready
+        NEXT   it has nothing to deploy, and is set back (deploying, within 30 s)
+        """,
+    "destroying": """
+        STATE  destroying, for 1 min 30 s, revision 1
+        COUNT  2 of 3 replicas ready: 2 ready
+        NEXT   it is gone when its last replica has ended: 2 left
+        """,
+    "destroyed": """
+        STATE  destroyed, for 1 min 30 s, revision 1
+        COUNT  0 of 3 replicas ready: none
+        NEXT   nothing: it never comes back; its name is free
+        """,
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_state_is_told_in_these_words(case: str) -> None:
+    """R-16"""
+    assert told(CASES[case]) == cleandoc(GOLDEN[case])
+
+
+def test_every_lifecycle_is_among_them() -> None:
+    assert {case.state.partition("/")[0] for case in CASES.values()} == set(Lifecycle)
