@@ -21,6 +21,7 @@ from controller.definition.request import Resolved, RevisionRequest, checked, re
 from controller.definition.resolve import FILE_NAMES
 from controller.definition.variants import RuntimeVariant
 from controller.errors import InvalidInput
+from controller.settings import Settings
 
 READ_DEADLINE_S: Final = 10.0
 """A network disk that takes longer than this for some kilobytes is away."""
@@ -67,6 +68,14 @@ class ModelFolders:
                 f"model_folder: {folder} did not answer within {READ_DEADLINE_S:g} s; look whether "
                 "its disk is mounted"
             ) from error
+
+
+def folders_of(settings: Settings) -> ModelFolders:
+    """Return the folders that may be named to a controller."""
+    root = Path(settings.model_root) if settings.model_root else None
+    return ModelFolders(
+        base=root, root=root, over_variant=settings.enable_model_definition_override
+    )
 
 
 def _normal(path: Path) -> Path:

@@ -18,6 +18,7 @@ from controller.db.deployments import (
     insert_deployment,
     insert_revision,
     move_deployment,
+    numbered,
     revisions_of,
 )
 from controller.db.named import changeable, check_version, living, to_change
@@ -27,7 +28,7 @@ from controller.db.rows import Values, settings_of, settings_values
 from controller.db.session import Database, Write
 from controller.definition.deployment_file import REPLICAS_MAX
 from controller.definition.request import Resolved, RevisionRequest
-from controller.errors import Conflict, InvalidInput, NotFound
+from controller.errors import Conflict, InvalidInput
 from controller.model import (
     Deployment,
     Health,
@@ -234,12 +235,7 @@ class Service(Reads):
         async with self._database.write(epoch=None) as write:
             seen = await changeable(write, name, expected_version=expected_version)
             known = await revisions_of(write.connection, seen.id)
-            revision = next((one for one in known if one.number == number), None)
-            if revision is None:
-                raise NotFound(
-                    f"deployment {name!r} has no revision {number}; "
-                    f"it has {', '.join(str(one.number) for one in reversed(known)) or 'none'}"
-                )
+            revision = numbered(known, name=name, number=number)
             await note_verb(
                 write,
                 "activate",

@@ -1,16 +1,30 @@
-"""`fleetpulse revision`: the versions of a deployment."""
+"""`fleetpulse revision`: the versions of a deployment, and where each one's values come from."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import msgspec
 
 from controller.cli.deployment import file_option, read_file
-from controller.cli.session import database_option, json_option, run, said, service, show
+from controller.cli.folders import local_folders
+from controller.cli.session import (
+    database_option,
+    json_option,
+    run,
+    said,
+    service,
+    show,
+    show_one,
+)
+from controller.definition.resolve import values_of
+from controller.model import RevisionSpec
+from controller.model_definition import ModelDefinition
 
 
 @click.group()
 def revision() -> None:
-    """Add and list revisions."""
+    """Add, list and show revisions."""
 
 
 @revision.command()
@@ -19,13 +33,13 @@ def revision() -> None:
 @click.option("--auto-activate", is_flag=True, help="Start the rollout to it at once.")
 @database_option
 @json_option
-def add(name: str, path: Path, auto_activate: bool, database_url: str, as_json: bool) -> None:  # noqa: FBT001
+def add(name: str, path: Path, auto_activate: bool, database_url: str, as_json: bool) -> None:  # noqa: FBT001 - click
     """Add the revision that a deployment file holds, under the next number."""
 
     async def work() -> None:
-        spec = read_file(path).revision
+        wanted = read_file(path).revision
         async with service(database_url) as verbs:
-            added = await verbs.add_revision(name, spec, auto_activate=auto_activate)
+            added = await verbs.add_revision(name, wanted, auto_activate=auto_activate)
         then = "its rollout has started" if auto_activate else "not activated"
         row = {"name": name, "number": added.number, "id": added.id, "activated": auto_activate}
         said(f"{name}: revision {added.number}, {then}", row, as_json=as_json)
@@ -61,3 +75,68 @@ def list_(name: str, database_url: str, as_json: bool) -> None:  # noqa: FBT001
         show(rows, as_json=as_json, nothing=f"{name} has no revisions")
 
     run(work)
+
+
+@revision.command(name="show")
+@click.argument("name")
+@click.argument("number", type=int)
+@database_option
+@json_option
+def show_(name: str, number: int, database_url: str, as_json: bool) -> None:  # noqa: FBT001
+    """Show what a revision runs, and which layer each value of its definition is from."""
+
+    async def work() -> None:
+        async with service(database_url) as verbs:
+            found = await verbs.get_revision(name, number)
+        head = {"name": name, "number": found.number, "id": found.id}
+        _show(head, found.spec, found.definition, as_json=as_json)
+
+    run(work)
+
+
+@revision.command()
+@file_option
+@json_option
+def resolve(path: Path, as_json: bool) -> None:  # noqa: FBT001
+    """Show what a deployment file's revision would come to on this machine; write nothing."""
+
+    async def work() -> None:
+        wanted = read_file(path)
+        found = await local_folders().resolve(wanted.revision)
+        _show({"name": wanted.name}, found.spec, found.definition, as_json=as_json)
+
+    run(work)
+
+
+def _show(
+    head: dict[str, object],
+    spec: RevisionSpec,
+    definition: ModelDefinition | None,
+    *,
+    as_json: bool,
+) -> None:
+    if as_json:
+        resolved = {
+            "spec": msgspec.to_builtins(spec),
+            "definition": msgspec.to_builtins(definition),
+        }
+        show_one(head | resolved, as_json=True)
+        return
+    variant = None if definition is None else definition.variant
+    show_one(head | {"variant": variant} | dict(_flat(msgspec.to_builtins(spec))), as_json=False)
+    if definition is not None:
+        click.echo()
+        rows = [
+            {"place": place, "from": source.value, "value": value}
+            for place, source, value in values_of(definition)
+        ]
+        show(rows, as_json=False, nothing="no definition")
+
+
+def _flat(values: dict[str, object], before: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the values of nested tables, each under its whole name."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value

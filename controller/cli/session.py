@@ -9,6 +9,7 @@ from typing import Final, NoReturn, TypeVar
 import anyio
 import click
 
+from controller.cli.folders import local_folders
 from controller.db.session import open_database
 from controller.errors import ControllerError, InvalidInput, LeaseLost, Unreachable
 from controller.service import Service
@@ -75,7 +76,7 @@ async def service(database_url: str) -> AsyncIterator[Service]:
     """Open the service on a database, and close it afterwards."""
     database = open_database(database_url)
     try:
-        yield Service(database)
+        yield Service(database, folders=local_folders())
     finally:
         await database.close()
 

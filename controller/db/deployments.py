@@ -4,6 +4,7 @@ Used by `repository` and by the operator's verbs, inside their transaction.
 """
 
 import uuid
+from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import insert, select, update
@@ -19,7 +20,7 @@ from controller.db.rows import (
 )
 from controller.db.session import Write
 from controller.db.tables import deployments, revisions
-from controller.errors import Conflict
+from controller.errors import Conflict, NotFound
 from controller.model import (
     Deployment,
     DeploymentId,
@@ -124,6 +125,19 @@ async def insert_revision(
     }
     await write.connection.execute(insert(revisions), [row])
     return revision
+
+
+def numbered(revisions: Sequence[Revision], *, name: str, number: int) -> Revision:
+    """Return the one of a deployment's revisions that has that number.
+
+    Raises:
+        NotFound: if none has.
+    """
+    found = next((one for one in revisions if one.number == number), None)
+    if found is None:
+        known = ", ".join(str(one.number) for one in reversed(revisions))
+        raise NotFound(f"deployment {name!r} has no revision {number}; it has {known or 'none'}")
+    return found
 
 
 async def revisions_of(

@@ -6,7 +6,7 @@ Each question is one transaction, so that what it answers is of one moment.
 from sqlalchemy.sql import ColumnElement
 
 from controller.db.audit import AuditEntry, audit_of
-from controller.db.deployments import find_deployments, revisions_of
+from controller.db.deployments import find_deployments, numbered, revisions_of
 from controller.db.history import HistoryEntry, history_of
 from controller.db.named import living
 from controller.db.rollouts import rollouts_of
@@ -46,6 +46,14 @@ class Reads:
         async with self._database.read() as connection:
             found = await living(connection, name)
             return await revisions_of(connection, found.id)
+
+    async def get_revision(self, name: str, number: int) -> Revision:
+        """Return one revision of a deployment.
+
+        Raises:
+            NotFound: if there is no such deployment or revision.
+        """
+        return numbered(await self.list_revisions(name), name=name, number=number)
 
     async def list_rollouts(self, name: str, *, limit: int = 20) -> tuple[Rollout, ...]:
         """Return the newest rollouts of a deployment, newest first.

@@ -90,7 +90,7 @@ class _EachKeyOnce(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             place = f"line {key_node.start_mark.line + 1}"
             if not isinstance(key, Hashable):
-                raise _Unwanted(f"{place}: a key is no text")
+                raise _Unwanted(f"{place}: a key must be text")
             if key in known:
                 raise _Unwanted(f"{place}: the key {key!r} stands there twice; keep one")
             known.add(key)

@@ -63,6 +63,14 @@ def resolve(
     return msgspec.structs.replace(found, sources=dict(stack.sources(found)))
 
 
+def values_of(definition: ModelDefinition) -> Iterator[tuple[str, Source, object]]:
+    """Yield each value of a definition with its place and the layer that it is from."""
+    for path, value in _leaves(definition.models, ("models",)):
+        place = text_of(path)
+        if place in definition.sources:
+            yield place, definition.sources[place], value
+
+
 def _lowest(variant: RuntimeVariant, file_layer: DefinitionLayer | None) -> DefinitionLayer:
     if variant is not RuntimeVariant.CUSTOM:
         return generated(variant)

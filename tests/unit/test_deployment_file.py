@@ -233,7 +233,7 @@ def test_what_cannot_be_is_refused_with_place_value_and_remedy(text: str, said: 
     [
         ("[[", Syntax.TOML, "the deployment file is not TOML: "),
         ("a: [", Syntax.YAML, "the deployment file is not YAML: "),
-        ("? {a: b}\n: c", Syntax.YAML, "the deployment file is not YAML: "),
+        ("? {a: b}\n: c", Syntax.YAML, "the deployment file: line 1: a key must be text"),
         ("!!python/object:os.system {}", Syntax.YAML, "the deployment file is not YAML: "),
         ("{", Syntax.JSON, "the deployment file is not JSON: "),
         ("[" * 100_000, Syntax.JSON, "the deployment file is not JSON: "),
