@@ -10,8 +10,9 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import Enum
 from pathlib import Path
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -126,7 +127,7 @@ class Layers(Generic[_Struct]):
             return msgspec.convert(value, kind, strict=not source.startswith("env"))
         except msgspec.ValidationError as error:
             raise SettingsError(
-                f"{self.table}.{name} = {_shown(value)!r} ({source}): {error}"
+                f"{self.table}.{name} = {_shown(value)!r} ({source}): {error}{_choices(kind)}"
             ) from error
 
 
@@ -141,6 +142,14 @@ def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
             return f", did you mean '{prefix}{close}'?"
         case _:
             return ""
+
+
+def _choices(kind: object) -> str:
+    """Return what may be written where only some words may; empty elsewhere."""
+    words = get_args(kind) if get_origin(kind) is Literal else ()
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        words = tuple(each.value for each in kind)
+    return f"; write one of {', '.join(map(str, words))}" if words else ""
 
 
 def parse_address(key: str, text: str) -> Address:
