@@ -140,7 +140,8 @@ history: Final = Table(
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("subject", _ID, nullable=False),
     Column("deployment_id", _ID, ForeignKey("deployments.id"), nullable=False),
-    Column("route_id", _ID, ForeignKey("routes.id")),
+    # No foreign key: history is kept longer than its routes.
+    Column("route_id", _ID),
     Column("rollout_id", _ID, ForeignKey("rollouts.id")),
     Column("category", String(64), nullable=False),
     Column("phase", String(64), nullable=False),
@@ -202,7 +203,7 @@ evictions: Final = Table(
     metadata,
     Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
     Column("deployment_id", _ID, ForeignKey("deployments.id"), nullable=False),
-    Column("route_id", _ID, ForeignKey("routes.id"), nullable=False),
+    Column("route_id", _ID, nullable=False),
     Column("cause", _WORD, nullable=False),
     # What was believed: the status's writer, its number, and its age at the commit (S14).
     Column("prober", _NAME, nullable=False),
