@@ -78,7 +78,7 @@ class ControllerMetrics:
         self._blocked = self._total(
             "evictions_blocked",
             "Evictions that a safety rule held back, counted at each run.",
-            {"cause": (*HoldCause, BUDGET)},
+            {"cause": (*HoldCause, *Gate)},
         )
         self._targets = self._total(
             "targets_synced",
@@ -115,6 +115,13 @@ class ControllerMetrics:
             "outbox_oldest_age_seconds",
             "How long the longest waiting subject of the outbox has been behind; 0 when none.",
             [],
+        )
+        self._coverage = self._gauge(
+            "coverage_ratio", "Share of the running, checked routes with recent evidence.", []
+        )
+        self._coverage.set(1)
+        self._held_deployments = self._gauge(
+            "held_deployments", "Deployments that a breaker of their own holds.", []
         )
         build = self._gauge(
             "build_info", "1; what runs here is in the labels.", ["version", "component"]
@@ -211,6 +218,11 @@ class ControllerMetrics:
         self._now.snapshot, self._now.hold = snapshot, frozenset(hold)
         for invariant in snapshot_violations(snapshot):
             self._violations.labels(invariant.value).inc()
+
+    def trusted(self, *, coverage: float, held_deployments: int) -> None:
+        """Say how much of the fleet was seen lately, and how many breakers of one are open."""
+        self._coverage.set(coverage)
+        self._held_deployments.set(held_deployments)
 
     def decided(self, decision: Decision, routes: Sequence[Route], now_ms: int) -> None:
         """Count what a commit of a decision did, and check what it must never do."""

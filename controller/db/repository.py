@@ -11,7 +11,7 @@ from typing import Final
 from sqlalchemy import func, or_, select
 from sqlalchemy.sql import ColumnElement
 
-from controller.db import history
+from controller.db import evictions, history
 from controller.db.bulk import insert_rows, move_routes
 from controller.db.change import applied, changes_anything
 from controller.db.deployments import find_deployments, move_deployment
@@ -41,6 +41,7 @@ from controller.model import (
     RouteStatus,
     Snapshot,
 )
+from controller.route.evict import Eviction
 
 _LIVE: Final = routes.c.status.in_(LIVE)
 _LOST: Final = [*TERMINAL, RouteStatus.TERMINATING.value]
@@ -138,6 +139,22 @@ class Repository:
 
         lost = await self._database.transact(work, epoch=epoch)
         return Applied(applied=len(wanted) - len(lost), lost=tuple(lost))
+
+    async def evict(self, wanted: Sequence[Eviction], *, epoch: int) -> Applied:
+        """Write the evictions whose grounds still are what they were (S14); the others are lost.
+
+        Raises:
+            LeaseLost: if `epoch` does not lead any more; nothing is written.
+            DatabaseUnreachable: if the database does not answer; nothing is written.
+        """
+        if not wanted:
+            return Applied(applied=0, lost=())
+        async with self._database.write(epoch=epoch) as write:
+            admitted = await evictions.admit(write, wanted)
+            changed = await _write_changes(write, [each.change for each in admitted])
+            done = [each for each in admitted if each.change.route.id not in changed]
+            await evictions.record(write, done)
+        return Applied(applied=len(done), lost=evictions.lost_of(wanted, done))
 
     async def commit(self, decision: Decision, *, epoch: int) -> None:
         """Write a decision whole, or not at all (R-13).

@@ -6,11 +6,13 @@ is chance: ids for new replicas.
 
 import uuid
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import ClassVar
 
-from controller.model import Decision, Deployment, Lifecycle, Route, RouteId
+from controller.model import Decision, Deployment, DeploymentId, Lifecycle, Route, RouteId
 from controller.reconcile.handler import DeploymentHandler, World
 from controller.rollout import destroy, machine, scale
+from controller.route.guard.clocks import stood_still_ms
 
 
 def fresh_ids() -> Iterator[RouteId]:
@@ -46,8 +48,14 @@ class Deploying(_OfLifecycle):
             world.snapshot.now_ms,
             failed=world.snapshot.failed_counts.get(rollout.id, 0) if rollout else 0,
             fresh=fresh_ids(),
-            held=bool(world.hold),
+            held=world.frozen(deployment.id),
+            still=partial(_stood_still, world, deployment.id),
         )
+
+
+def _stood_still(world: World, deployment_id: DeploymentId, since_ms: int, until_ms: int) -> int:
+    holds = world.snapshot.holds
+    return stood_still_ms(holds, deployment_id, since_ms=since_ms, until_ms=until_ms)
 
 
 class CheckReplicas(_OfLifecycle):

@@ -13,7 +13,18 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
-from controller.model import Decision, Deployment, Note, Route, RouteChange, RouteId, Snapshot
+from controller.db.repository import Applied as WrittenRows
+from controller.db.repository import Repository
+from controller.model import (
+    Decision,
+    Deployment,
+    DeploymentId,
+    Note,
+    Route,
+    RouteChange,
+    RouteId,
+    Snapshot,
+)
 from controller.route.guard import BusView, HoldCause
 
 
@@ -49,6 +60,28 @@ class World:
     snapshot: Snapshot
     view: BusView
     hold: frozenset[HoldCause]
+    """Why the whole fleet is held."""
+    held_deployments: frozenset[DeploymentId] = frozenset()
+    """Those that a breaker of their own holds (S9)."""
+
+    @property
+    def causes(self) -> frozenset[HoldCause]:
+        """Return every cause that holds anything at all."""
+        own = {HoldCause.DEPLOYMENT_BREAKER} if self.held_deployments else set()
+        return self.hold | own
+
+    def frozen(self, deployment_id: DeploymentId) -> bool:
+        """Tell whether deadlines of one deployment wait: held, or nothing was seen this time."""
+        return bool(self.hold_for(deployment_id)) or not self.view.reachable
+
+    def hold_for(self, deployment_id: DeploymentId) -> frozenset[HoldCause]:
+        """Return why one deployment is held; a forced one never is (S21)."""
+        deployment = self.snapshot.deployments.get(deployment_id)
+        if deployment is not None and deployment.forced(self.snapshot.now_ms):
+            return frozenset()
+        if deployment_id in self.held_deployments:
+            return self.hold | {HoldCause.DEPLOYMENT_BREAKER}
+        return self.hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +136,13 @@ class RouteHandler(ABC):
         Raises:
             ControllerError: if it cannot be told now; nothing changes then.
         """
+
+    async def write(
+        self, repository: Repository, world: World, plan: Plan, *, epoch: int
+    ) -> WrittenRows:
+        """Write what was decided over `world`; most need no other grounds than the rows."""
+        del world
+        return await repository.apply(plan.changes, plan.notes, epoch=epoch)
 
     async def after(self, world: World, applied: Applied) -> None:  # noqa: B027 - most need none
         """Do what follows a commit, with what was really committed (R-21, R-57)."""

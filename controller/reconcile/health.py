@@ -1,16 +1,21 @@
 """The handlers that turn what the prober says into state: warm-up, health, eviction."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import structlog
 
-from controller.metrics import BUDGET, ControllerMetrics
+from controller.db.repository import Applied as WrittenRows
+from controller.db.repository import Repository
+from controller.metrics import ControllerMetrics
 from controller.model import DeploymentId, Health, Route, RouteStatus, Snapshot, Stage
 from controller.reconcile.handler import Applied, Plan, RouteHandler, Schedule, World
 from controller.reconcile.observe import Velocity
 from controller.reconcile.provision import in_stage
 from controller.rollout.rolling import bounds_of
-from controller.route import classify, evict, warmup
+from controller.route import classify, evict, shed, warmup
+from controller.route.guard import Budget, Gate
+from controller.route.guard.clocks import stood_still_ms
 
 log = structlog.get_logger()
 
@@ -33,7 +38,17 @@ class CheckWarmingUp(RouteHandler):
             if (deployment := snapshot.deployments.get(route.deployment_id)) is not None
             and (
                 change := warmup.decide(
-                    route, deployment, world.view, now_ms=snapshot.now_ms, hold=world.hold
+                    route,
+                    deployment,
+                    world.view,
+                    now_ms=snapshot.now_ms,
+                    hold=world.hold_for(deployment.id),
+                    still_ms=stood_still_ms(
+                        snapshot.holds,
+                        deployment.id,
+                        since_ms=route.entered_at_ms,
+                        until_ms=snapshot.now_ms,
+                    ),
                 )
             )
         ]
@@ -41,7 +56,7 @@ class CheckWarmingUp(RouteHandler):
 
 
 class ClassifyHealth(RouteHandler):
-    """RUNNING routes: HEALTHY, UNHEALTHY, DEGRADED, or no change."""
+    """RUNNING routes: HEALTHY, UNHEALTHY, DEGRADED, or no change; and traffic, where it follows."""
 
     name = classify.CATEGORY
 
@@ -58,8 +73,11 @@ class ClassifyHealth(RouteHandler):
         ]
 
     async def decide(self, world: World, routes: Sequence[Route]) -> Plan:
-        """Write only what changed."""
-        return Plan(changes=classify.classify_all(routes, world.view, hold=world.hold))
+        """Write only what changed; who fails gets no traffic, down to half a deployment (S12)."""
+        now_ms = world.snapshot.now_ms
+        forced = frozenset(d.id for d in world.snapshot.deployments.values() if d.forced(now_ms))
+        changes = classify.classify_all(routes, world.view, hold=world.hold, forced=forced)
+        return Plan(changes=shed.with_traffic(changes, routes, world.snapshot.routes, world.view))
 
     async def after(self, world: World, applied: Applied) -> None:
         """Count the newly unhealthy: too many of them hold what cannot be undone."""
@@ -76,7 +94,8 @@ class Evict(RouteHandler):
     def __init__(self, schedule: Schedule, metrics: ControllerMetrics) -> None:
         super().__init__(schedule)
         self._metrics = metrics
-        self._budget = evict.Budget()
+        self._budget = Budget()
+        self._warned: frozenset[DeploymentId] = frozenset()
 
     def select(self, world: World) -> Sequence[Route]:
         """Select what is not on its way out already."""
@@ -84,25 +103,51 @@ class Evict(RouteHandler):
 
     async def decide(self, world: World, routes: Sequence[Route]) -> Plan:
         """Choose who goes; say who would have, but for a safety rule."""
-        changes = evict.decide(
+        del routes  # the rules count over the whole snapshot
+        self._warn_of_degraded(world.snapshot)
+        found = evict.decide(
             world.snapshot,
             world.view,
             hold=world.hold,
+            held_deployments=world.held_deployments,
             budget=self._budget,
             floors=floors(world.snapshot),
             period_s=self.schedule.period_s,
         )
-        chosen = {change.route.id for change in changes}
-        held_back = [r for r in _listed(world.snapshot, routes) if r.id not in chosen]
-        for cause in world.hold or (BUDGET,):
-            self._metrics.blocked(str(cause), len(held_back))
-        return Plan(changes=changes)
+        counts = Counter(gate for gates in found.blocked.values() for gate in gates)
+        for gate, count in counts.items():
+            self._metrics.blocked(gate.value, count)
+        return Plan(changes=found.changes)
+
+    async def write(
+        self, repository: Repository, world: World, plan: Plan, *, epoch: int
+    ) -> WrittenRows:
+        """Write those whose grounds are still the same when they are read once more (S14)."""
+        wanted = evict.rests_on(plan.changes, world.snapshot, world.view)
+        return await repository.evict(wanted, epoch=epoch)
 
     async def after(self, world: World, applied: Applied) -> None:
         """Charge the budget with what really went."""
-        self._budget = self._budget.after(applied.changes, now_ms=world.snapshot.now_ms)
+        gone = [c.route.deployment_id for c in applied.changes if evict.is_for_health(c)]
+        self._budget = self._budget.after(gone, now_ms=world.snapshot.now_ms)
+        self._metrics.blocked(Gate.TRANSACTION.value, len(applied.lost))
         for change in applied.changes:
             log.info("evicted", route_id=change.route.id, why=change.message)
+
+    def _warn_of_degraded(self, snapshot: Snapshot) -> None:
+        """Say once per deployment that there ignorance is enough to be taken out (S2)."""
+        daring = {
+            deployment.id: deployment.name
+            for deployment in snapshot.deployments.values()
+            if Health.DEGRADED in deployment.cleanup_target_statuses
+        }
+        for deployment_id in daring.keys() - self._warned:
+            log.warning(
+                "degraded_is_evicted",
+                deployment=daring[deployment_id],
+                consequence="replicas that nobody has seen fail are taken out",
+            )
+        self._warned = frozenset(daring)
 
 
 def floors(snapshot: Snapshot) -> Mapping[DeploymentId, int]:
@@ -114,14 +159,3 @@ def floors(snapshot: Snapshot) -> Mapping[DeploymentId, int]:
         ).min_avail
         for deployment in snapshot.deployments.values()
     }
-
-
-def _listed(snapshot: Snapshot, routes: Sequence[Route]) -> list[Route]:
-    """Return the running routes whose health the policy of their deployment lists."""
-    return [
-        route
-        for route in routes
-        if route.status is RouteStatus.RUNNING
-        and (deployment := snapshot.deployments.get(route.deployment_id)) is not None
-        and route.health in deployment.cleanup_target_statuses
-    ]

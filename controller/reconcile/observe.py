@@ -1,35 +1,27 @@
 """One moment of everything: the database, the bus, and how much either can be trusted.
 
-The bus is a witness, not a record. What this keeps between ticks is only what judges the
-witness: when each status last moved, since when each partition is watched, and whether the bus
-lost its memory. All of that is measured on this process's monotonic clock.
+The bus is a witness, not a record: `witness` judges it. What this keeps between looks besides is
+HOLD itself, since when, and what the clocks showed. All of it is of one term of leadership.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import structlog
 
-from controller.bus import ControlBus, Evidence
+from controller.bus import ControlBus
 from controller.db.repository import Repository
 from controller.metrics import ControllerMetrics
-from controller.model import Route, RouteId, RouteStatus, Snapshot, Stage
+from controller.model import Route, RouteStatus, Snapshot, Stage
 from controller.reconcile.handler import World
+from controller.reconcile.witness import Witness
 from controller.route import guard
-from controller.route.guard import BusView, HoldCause, StatusEvidence
+from controller.route.guard import BusView, HoldCause
+from controller.route.guard.clocks import ClockGuard, ClockReading
 from probe.errors import BusError
-from probe.wire import PARTITIONS, ReplicaId
+from probe.wire import ReplicaId
 
 log = structlog.get_logger()
-
-_BLIND = BusView(
-    reachable=False,
-    remembers_for_s=0.0,
-    covered_for_s={},
-    statuses={},
-    unreadable=frozenset(),
-    clear_for_s=0.0,
-)
 
 
 class Velocity:
@@ -45,20 +37,6 @@ class Velocity:
     def within_a_minute(self, *, now_ms: int) -> int:
         """Return how many routes became unhealthy within the last minute."""
         return len(guard.recent(self._moments_ms, newly=0, now_ms=now_ms))
-
-
-@dataclass(slots=True)
-class _Witness:
-    """What judges the bus; times are monotonic seconds."""
-
-    epoch: str | None = None
-    amnesia_at: float = float("-inf")
-    covered_since: dict[int, float] = field(default_factory=dict)
-    moved: dict[ReplicaId, tuple[int, int, float]] = field(default_factory=dict)
-    """generation and seq of each status, and when they were first seen."""
-    clear_since: float | None = None
-    """Since when there is no cause to hold; None while there is one."""
-    held: frozenset[HoldCause] = frozenset()
 
 
 class Observer:
@@ -78,8 +56,14 @@ class Observer:
         self._metrics = metrics
         self._clock = clock
         self._on_amnesia = on_amnesia
-        self._witness = _Witness()
         self._reachable = True
+        self._clocks = ClockGuard()
+        self._bus_s: float | None = None
+        self._bus_at_s = 0.0
+        self._clear_since: float | None = clock()
+        self._held: frozenset[HoldCause] = frozenset()
+        self._held_before = False
+        self.witness = Witness()
         self.velocity = Velocity()
 
     async def observe(self) -> World:
@@ -92,87 +76,82 @@ class Observer:
         view = await self._view(snapshot.routes)
         # The clock of decisions is read after the statuses, so that no evidence is of later (R-04).
         snapshot = replace(snapshot, now_ms=await self._repository.clock_ms())
-        return self._world(snapshot, view)
+        self._read_clocks(snapshot.now_ms)
+        return self._world(snapshot, replace(view, clocks_agree=self._clocks.agree))
 
     async def again(self, world: World) -> World:
         """Read the database anew after a commit; the bus is asked once a tick."""
         return self._world(await self._repository.observe(), world.view)
 
-    def _world(self, snapshot: Snapshot, view: BusView) -> World:
-        now, witness = self._clock(), self._witness
-        newly = self.velocity.within_a_minute(now_ms=snapshot.now_ms)
-        held = guard.hold(snapshot.routes, view, newly_unhealthy=newly)
-        if held != witness.held:
-            if held:
-                log.warning("hold", causes=",".join(sorted(held)))
-            else:
-                log.info("hold_over", causes=",".join(sorted(witness.held)))
-            witness.held = held
-        if held:
-            witness.clear_since = None
-        elif witness.clear_since is None:
-            witness.clear_since = now
-        clear_for_s = 0.0 if witness.clear_since is None else now - witness.clear_since
-        self._metrics.observed(snapshot, held)
-        return World(snapshot=snapshot, view=replace(view, clear_for_s=clear_for_s), hold=held)
+    def _read_clocks(self, now_ms: int) -> None:
+        before = self._clocks.agree
+        reading = ClockReading(
+            database_s=now_ms / 1000,
+            database_at_s=self._clock(),
+            bus_s=self._bus_s,
+            bus_at_s=self._bus_at_s,
+        )
+        self._clocks = self._clocks.after(reading)
+        if before and not self._clocks.agree:
+            log.warning("clocks_disagree", consequence="nothing is evicted for two looks")
 
-    async def _view(self, routes: Iterable[Route]) -> BusView:
+    def _world(self, snapshot: Snapshot, view: BusView) -> World:
+        now = self._clock()
+        newly = self.velocity.within_a_minute(now_ms=snapshot.now_ms)
+        settled = guard.settled(snapshot.routes, snapshot.deployments)
+        coverage = guard.coverage_percent(settled, view)
+        held = guard.hold(
+            settled, view, coverage=coverage, newly_unhealthy=newly, before=self._held
+        )
+        self._tell(held)
+        if held:
+            self._clear_since, self._held_before = None, True
+        elif self._clear_since is None:
+            self._clear_since = now
+        clear_for_s = 0.0 if self._clear_since is None else now - self._clear_since
+        view = replace(view, clear_for_s=clear_for_s, held_before=self._held_before)
+        world = World(
+            snapshot=snapshot,
+            view=view,
+            hold=held,
+            held_deployments=guard.held_deployments(snapshot),
+        )
+        self._metrics.observed(snapshot, world.causes)
+        self._metrics.trusted(coverage=coverage / 100, held_deployments=len(world.held_deployments))
+        return world
+
+    def _tell(self, held: frozenset[HoldCause]) -> None:
+        if held == self._held:
+            return
+        if held:
+            log.warning("hold", causes=",".join(sorted(held)))
+        else:
+            log.info("hold_over", causes=",".join(sorted(self._held)))
+        self._held = held
+
+    async def _view(self, routes: Sequence[Route]) -> BusView:
         probed = [route for route in routes if is_probed(route)]
+        second = [*self.witness.asked.values()]
+        self._bus_at_s = self._clock()
         try:
-            evidence = await self._bus.read_evidence([ReplicaId(r.id) for r in probed])
-            if evidence.epoch is None or evidence.epoch != self._witness.epoch:
+            evidence = await self._bus.read_evidence([*(ReplicaId(r.id) for r in probed), *second])
+            forgot = self.witness.forgot(evidence, probed)
+            if evidence.epoch is None or evidence.epoch != self.witness.epoch:
                 evidence = replace(evidence, epoch=await self._bus.ensure_epoch())
         except BusError as error:
             if self._reachable:
                 log.warning("bus_away", error=str(error), consequence="nothing is evicted")
-            self._reachable = False
+            self._reachable, self._bus_s = False, None
             self._metrics.bus_error()
-            self._witness.covered_since.clear()
-            return _BLIND
+            return self.witness.nothing()
         if not self._reachable:
             log.info("bus_back")
-        self._reachable = True
-        return self._judge(evidence)
-
-    def _judge(self, evidence: Evidence) -> BusView:
-        now, witness = self._clock(), self._witness
-        if evidence.epoch != witness.epoch:
-            if witness.epoch is not None:
-                log.warning("bus_lost_its_memory", consequence="targets are written again")
-                witness.amnesia_at = now
-            witness.epoch = evidence.epoch
+        self._reachable, self._bus_s = True, evidence.time_s
+        if forgot:
+            log.warning("bus_lost_its_memory", consequence="targets are written again")
+        if forgot or self.witness.epoch is None:
             self._on_amnesia()
-        covered = {p for prober in evidence.probers.values() for p in prober.partitions}
-        for partition in range(PARTITIONS):
-            if partition in covered:
-                witness.covered_since.setdefault(partition, now)
-            else:
-                witness.covered_since.pop(partition, None)
-        return BusView(
-            reachable=True,
-            remembers_for_s=now - witness.amnesia_at,
-            covered_for_s={p: now - since for p, since in witness.covered_since.items()},
-            statuses=self._ages(evidence, now),
-            unreadable=frozenset(RouteId(i) for i in evidence.unreadable),
-            clear_for_s=0.0,
-        )
-
-    def _ages(self, evidence: Evidence, now: float) -> dict[RouteId, StatusEvidence]:
-        """Tell how long ago each status last moved (S5); forget the ones that are gone.
-
-        One that cannot be read now is not gone: it must not look fresh when it can be again.
-        """
-        known = self._witness.moved
-        moved = {each: known[each] for each in evidence.unreadable if each in known}
-        statuses = {}
-        for replica_id, status in evidence.statuses.items():
-            seen = known.get(replica_id)
-            if seen is None or (seen[0], seen[1]) != (status.generation, status.seq):
-                seen = (status.generation, status.seq, now)
-            moved[replica_id] = seen
-            statuses[RouteId(replica_id)] = StatusEvidence(status=status, age_s=now - seen[2])
-        self._witness.moved = moved
-        return statuses
+        return self.witness.judge(evidence, probed, now=self._clock(), forgot=forgot)
 
 
 def is_probed(route: Route) -> bool:

@@ -161,7 +161,7 @@ class Runner:
         plan = await self._decide(handler, world, routes)
         if not plan.changes and not plan.notes:
             return 0
-        result = await self._repository.apply(plan.changes, plan.notes, epoch=epoch)
+        result = await handler.write(self._repository, world, plan, epoch=epoch)
         lost = frozenset(result.lost)
         written = tuple(c for c in plan.changes if c.route.id not in lost)
         self._metrics.lost(handler.name, len(lost))

@@ -5,7 +5,7 @@ the strategy's. While held, nothing expires and nothing is rolled back: what is 
 true. The numbers are `rolling`'s, the last words `endings`'.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,6 +31,15 @@ from controller.rollout.rolling import Bounds, Steps, Tally
 FAILED_MIN: Final = 3
 """New replicas a rollout of a small deployment may lose before it turns back."""
 
+StoodStill = Callable[[int, int], int]
+"""For how long HOLD stopped the clocks between two moments, in milliseconds."""
+
+
+def never_still(since_ms: int, until_ms: int) -> int:
+    """Return that there was no HOLD."""
+    del since_ms, until_ms
+    return 0
+
 
 def step(
     deployment: Deployment,
@@ -40,11 +49,13 @@ def step(
     failed: int,
     fresh: Iterator[RouteId],
     held: bool = False,
+    still: StoodStill = never_still,
 ) -> Decision | None:
     """Return what this cycle changes for one deployment; None when it is not in DEPLOYING.
 
     `routes` are the deployment's that are not terminal; `failed` is how many routes the rollout
-    has lost on its new side; `fresh` yields unused ids, as many as are asked for.
+    has lost on its new side; `fresh` yields unused ids, as many as are asked for; `still` tells
+    for how long HOLD stopped the clocks between two moments: deadlines move by that (S15).
     """
     if deployment.lifecycle is not Lifecycle.DEPLOYING:
         return None
@@ -58,6 +69,7 @@ def step(
         now_ms=now_ms,
         failed=failed,
         held=held,
+        still=still,
     )
     if deployment.sub_step is SubStep.ROLLING_BACK:
         return _back(cycle, fresh)
@@ -88,6 +100,12 @@ class _Cycle:
     now_ms: int
     failed: int
     held: bool
+    still: StoodStill
+
+    def deadline_at_ms(self, until_ms: int) -> int:
+        """Return when the rollout ends by itself, as HOLD has moved it until then."""
+        began_ms = self.rollout.started_at_ms
+        return self.rollout.deadline_at_ms + self.still(began_ms, until_ms)
 
     @property
     def bounds(self) -> Bounds:
@@ -111,7 +129,7 @@ def _forward(cycle: _Cycle, fresh: Iterator[RouteId]) -> Decision:
     allowed = failed_max(rollout.policy, bounds.target)
     spent = cycle.failed > allowed
     lost = f"{cycle.failed} new replicas failed, and max_failed_replicas is {allowed}"
-    if not cycle.held and cycle.now_ms >= rollout.deadline_at_ms:
+    if not cycle.held and cycle.now_ms >= cycle.deadline_at_ms(cycle.now_ms):
         limit_s = (rollout.deadline_at_ms - rollout.started_at_ms) / 1000
         why = f"not done within {limit_s:g} s: {state}"
         return endings.turn_back(deployment, rollout, Outcome.EXPIRED, why=why)
@@ -141,7 +159,9 @@ def _back(cycle: _Cycle, fresh: Iterator[RouteId]) -> Decision:
     if steps.complete:
         return endings.gone_back(deployment, rollout, outcome, given_up=cycle.deploying, why=state)
     limit_s = rollout.policy.rollout_timeout_s
-    if not cycle.held and cycle.now_ms - deployment.phase_entered_at_ms >= limit_s * 1000:
+    entered_ms = deployment.phase_entered_at_ms
+    turning_ms = cycle.now_ms - entered_ms - cycle.still(entered_ms, cycle.now_ms)
+    if not cycle.held and turning_ms >= limit_s * 1000:
         return endings.gone_back(
             deployment,
             rollout,
@@ -160,7 +180,8 @@ def _outcome_of_return(cycle: _Cycle) -> Outcome:
     """
     if cycle.rollout.outcome is not None:
         return cycle.rollout.outcome
-    if cycle.deployment.phase_entered_at_ms >= cycle.rollout.deadline_at_ms:
+    turned_at_ms = cycle.deployment.phase_entered_at_ms
+    if turned_at_ms >= cycle.deadline_at_ms(turned_at_ms):
         return Outcome.EXPIRED
     return Outcome.ROLLED_BACK
 

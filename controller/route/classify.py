@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from controller.model import Health, HealthCheck, Route, RouteChange, RouteStatus
+from controller.model import DeploymentId, Health, HealthCheck, Route, RouteChange, RouteStatus
 from controller.route.guard import BusView, HoldCause, StatusEvidence, blind_to, evidence_of
 from probe.wire import REASONS, OutcomeKind, ReplicaHealthStatus, status_ttl_s
 
@@ -24,9 +24,17 @@ class Verdict:
 
 
 def classify_all(
-    routes: Sequence[Route], view: BusView, *, hold: AbstractSet[HoldCause]
+    routes: Sequence[Route],
+    view: BusView,
+    *,
+    hold: AbstractSet[HoldCause],
+    forced: AbstractSet[DeploymentId] = frozenset(),
 ) -> tuple[RouteChange, ...]:
-    """Return a change for each RUNNING route whose health is another now; at rest none."""
+    """Return a change for each RUNNING route whose health is another now; at rest none.
+
+    HOLD does not reach the deployments an operator `forced` (S21).
+    """
+    nothing: frozenset[HoldCause] = frozenset()
     return tuple(
         RouteChange(
             route=route,
@@ -37,7 +45,12 @@ def classify_all(
         )
         for route in routes
         if route.status is RouteStatus.RUNNING
-        and (verdict := classify(route, view, hold=hold)) is not None
+        and (
+            verdict := classify(
+                route, view, hold=nothing if route.deployment_id in forced else hold
+            )
+        )
+        is not None
     )
 
 

@@ -1,13 +1,14 @@
 """Which routes are taken out for good though nobody asked: orphans, and the unhealthy.
 
 Eviction is irreversible, so it is the last to believe bad news: nothing under HOLD, nothing while
-a deployment's breaker is open, never on old evidence, never faster than its budget, and never
-below the floor of ready replicas.
+a deployment's breaker is open, never on old evidence or one witness's word, never faster than its
+budget, and never below the floor of ready replicas. An operator who forces a deployment answers
+for what is believed; floor, budget and evidence stay (S21).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from controller.model import (
@@ -19,58 +20,91 @@ from controller.model import (
     RevisionId,
     Route,
     RouteChange,
+    RouteId,
     RouteStatus,
     Snapshot,
 )
-from controller.route.guard import BusView, HoldCause, deployment_breaker, evidence_of
+from controller.route.guard import (
+    SETTLE_MIN_S,
+    Budget,
+    BusView,
+    Gate,
+    HoldCause,
+    confirmed,
+    coverage_percent,
+    evidence_of,
+)
+from controller.route.guard.budget import (
+    deployment_allowance,
+    fleet_allowance,
+    opening,
+    ramp,
+)
+from controller.route.guard.evidence import settle_s
 from controller.route.leave import leave
-from probe.wire import OutcomeKind
+from probe.wire import status_ttl_s
 
 CATEGORY = "evict"
 ORPHAN = "ORPHAN_REVISION"
 HEALTH_POLICY = "HEALTH_POLICY"
 
-WINDOW_MS: Final = 60_000
-FLEET_PERCENT: Final = 1
-DEPLOYMENT_PERCENT: Final = 10
-COLD_START_S: Final = 30.0
-"""A new leader, or one that just saw a HOLD end, watches this long before it takes anything out."""
+COLD_START_S: Final = SETTLE_MIN_S
+"""A new leader watches at least this long before it takes anything out."""
+
+_LEAVING: Final = (Lifecycle.DESTROYING, Lifecycle.DESTROYED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """The health evictions of the last minute: what may go is what they leave of it (S13)."""
+class Evictions:
+    """Who goes in this run, and what keeps the others that would."""
 
-    spent: tuple[tuple[int, DeploymentId], ...] = ()
-
-    def after(self, applied: Iterable[RouteChange], *, now_ms: int) -> "Budget":
-        """Return the budget with what was really evicted now, without what is a minute old."""
-        kept = tuple(entry for entry in self.spent if now_ms - entry[0] < WINDOW_MS)
-        new = tuple(
-            (now_ms, change.route.deployment_id)
-            for change in applied
-            if change.error_code == HEALTH_POLICY
-        )
-        return Budget(spent=kept + new)
-
-    def spent_by(self, deployment_id: DeploymentId, *, now_ms: int) -> int:
-        """Return how many went from one deployment within the last minute."""
-        return sum(
-            owner == deployment_id and now_ms - at_ms < WINDOW_MS for at_ms, owner in self.spent
-        )
-
-    def spent_in_all(self, *, now_ms: int) -> int:
-        """Return how many went from the fleet within the last minute."""
-        return sum(now_ms - at_ms < WINDOW_MS for at_ms, _ in self.spent)
+    changes: tuple[RouteChange, ...] = ()
+    blocked: Mapping[RouteId, frozenset[HoldCause | Gate]] = field(default_factory=dict)
+    """Why each route that the health policy lists stays for now; every reason at once."""
 
 
-def allowance(size: int, *, percent: int) -> int:
-    """Return how many of `size` replicas may go within a minute: a share, and at least one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eviction:
+    """One eviction with all that it rests on, to be read once more when it is written (S14)."""
 
-    >>> allowance(3, percent=10), allowance(500, percent=1)
-    (1, 5)
-    """
-    return max(1, size * percent // 100)
+    change: RouteChange
+    deployment: Deployment
+    """As it was seen: its revision pointers must still be these."""
+    prober: str
+    seq: int
+    """Who said so, and in which status; empty where no status was needed."""
+    age_ms: int
+    """How old that was when it was decided ..."""
+    age_max_ms: int
+    """... and may be at most when it is written."""
+    decided_at_ms: int
+    fleet_max: int
+    own_max: int
+    """How many health evictions a minute may see, in the fleet and here."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Left:
+    """What this run may still take out; shrinks as routes are chosen."""
+
+    fleet: int
+    own: int
+    run: int | None
+    spare: int
+
+    def gates(self, route: Route) -> Iterator[Gate]:
+        if min(self.fleet, self.own) <= 0:
+            yield Gate.BUDGET
+        if self.run is not None and self.run <= 0:
+            yield Gate.RAMP
+        if route.ready and self.spare <= 0:
+            yield Gate.FLOOR
+
+    def take(self, route: Route) -> None:
+        self.fleet -= 1
+        self.own -= 1
+        self.run = None if self.run is None else self.run - 1
+        self.spare -= route.ready
 
 
 def decide(
@@ -81,28 +115,112 @@ def decide(
     budget: Budget,
     floors: Mapping[DeploymentId, int],
     period_s: float,
-) -> tuple[RouteChange, ...]:
-    """Return the evictions of this run, orphans first; under HOLD none.
+    held_deployments: AbstractSet[DeploymentId] = frozenset(),
+) -> Evictions:
+    """Return the evictions of this run, orphans first; under HOLD only what is forced.
 
     `floors` says how many ready replicas each deployment must keep (`Bounds.min_avail`);
     `period_s` is the eviction period, which an orphan must have outlived.
     """
-    if hold:
-        return ()
-    orphans = _orphans(snapshot, floors=floors, period_s=period_s)
-    if view.clear_for_s < COLD_START_S:
-        return orphans
-    return orphans + _unhealthy(snapshot, view, budget=budget, floors=floors)
+    orphans = _orphans(snapshot, view, hold=hold, floors=floors, period_s=period_s)
+    fleet_max = fleet_allowance(_running(snapshot.routes))
+    fleet_left = fleet_max - budget.spent_in_all(now_ms=snapshot.now_ms)
+    run_left = ramp(view.clear_for_s, held_before=view.held_before)
+    start = opening(
+        view.clear_for_s,
+        held_before=view.held_before,
+        coverage=coverage_percent(snapshot.routes, view),
+        settle_s=settle_s(snapshot.routes),
+    )
+    general = frozenset(hold) | ({start} if start else set())
+    changes: list[RouteChange] = []
+    blocked: dict[RouteId, frozenset[HoldCause | Gate]] = {}
+    for deployment_id, routes in _by_deployment(snapshot).items():
+        deployment = snapshot.deployments[deployment_id]
+        forced = deployment.forced(snapshot.now_ms)
+        own_max = deployment_allowance(deployment.target_count)
+        left = _Left(
+            fleet=fleet_left,
+            own=own_max - budget.spent_by(deployment_id, now_ms=snapshot.now_ms),
+            run=None if forced else run_left,
+            spare=sum(route.ready for route in routes) - floors[deployment_id],
+        )
+        held = {HoldCause.DEPLOYMENT_BREAKER} if deployment_id in held_deployments else set()
+        for route in listed(deployment, routes):
+            gates = frozenset() if forced else general | held
+            gates |= frozenset(_doubts(route, view, forced=forced)) | frozenset(left.gates(route))
+            if gates:
+                blocked[route.id] = gates
+                continue
+            left.take(route)
+            limits = (
+                f"at most {own_max} a minute here and {fleet_max} in the fleet, "
+                f"ready floor {floors[deployment_id]}"
+            )
+            changes.append(_evict(deployment, route, view, limits=limits, forced=forced))
+        fleet_left = left.fleet
+        run_left = run_left if forced else left.run
+    return Evictions(changes=orphans + tuple(changes), blocked=blocked)
 
 
-def _of(snapshot: Snapshot) -> dict[DeploymentId, list[Route]]:
+def _evict(
+    deployment: Deployment, route: Route, view: BusView, *, limits: str, forced: bool
+) -> RouteChange:
+    case = view.cases.get(route.id)
+    seconded = f"; {case.second}" if case is not None and case.second else ""
+    by_force = "; an operator forced it" if forced else ""
+    return leave(
+        route,
+        category=CATEGORY,
+        message=f"{route.health}, which cleanup_target_statuses of {deployment.name} "
+        f"lists{seconded}{by_force}; {limits}",
+        error_code=HEALTH_POLICY,
+    )
+
+
+def rests_on(
+    changes: Sequence[RouteChange], snapshot: Snapshot, view: BusView
+) -> tuple[Eviction, ...]:
+    """Return the evictions that were decided over `snapshot` and `view`, with their grounds."""
+    fleet_max = fleet_allowance(_running(snapshot.routes))
+    found: list[Eviction] = []
+    for change in changes:
+        route = change.route
+        deployment = snapshot.deployments[route.deployment_id]
+        evidence = evidence_of(route, view)
+        interval_s = 0.0 if route.health_check is None else route.health_check.interval_s
+        found.append(
+            Eviction(
+                change=change,
+                deployment=deployment,
+                prober="" if evidence is None else evidence.status.prober,
+                seq=0 if evidence is None else evidence.status.seq,
+                age_ms=0 if evidence is None else int(evidence.age_s * 1000),
+                age_max_ms=status_ttl_s(interval_s) * 1000,
+                decided_at_ms=snapshot.now_ms,
+                fleet_max=fleet_max,
+                own_max=deployment_allowance(deployment.target_count),
+            )
+        )
+    return tuple(found)
+
+
+def _running(routes: Sequence[Route]) -> int:
+    return sum(route.status is RouteStatus.RUNNING for route in routes)
+
+
+def _by_deployment(snapshot: Snapshot) -> dict[DeploymentId, list[Route]]:
     routes: dict[DeploymentId, list[Route]] = {}
     for route in snapshot.routes:
         deployment = snapshot.deployments.get(route.deployment_id)
-        leaving = (Lifecycle.DESTROYING, Lifecycle.DESTROYED)
-        if route.active and deployment is not None and deployment.lifecycle not in leaving:
+        if route.active and deployment is not None and deployment.lifecycle not in _LEAVING:
             routes.setdefault(deployment.id, []).append(route)
     return routes
+
+
+def is_for_health(change: RouteChange) -> bool:
+    """Tell whether a change is an eviction that the budgets count."""
+    return change.error_code == HEALTH_POLICY
 
 
 def known_revisions(deployment: Deployment) -> dict[RevisionId, Revision]:
@@ -111,13 +229,49 @@ def known_revisions(deployment: Deployment) -> dict[RevisionId, Revision]:
     return {revision.id: revision for revision in pointers if revision is not None}
 
 
+def listed(deployment: Deployment, routes: Sequence[Route]) -> Iterator[Route]:
+    """Yield the RUNNING routes whose health the policy lists, oldest first.
+
+    An orphan is not the health policy's affair, and nobody would replace an external one.
+    """
+    known = known_revisions(deployment)
+    for route in routes:
+        revision = known.get(route.revision_id)
+        if (
+            route.status is RouteStatus.RUNNING
+            and route.health in deployment.cleanup_target_statuses
+            and revision is not None
+            and not revision.spec.external
+        ):
+            yield route
+
+
+def _doubts(route: Route, view: BusView, *, forced: bool) -> Iterator[Gate]:
+    """Yield why what is said of a route is not enough to take it out."""
+    if not view.reachable:
+        yield Gate.EVIDENCE
+    elif route.health is Health.UNHEALTHY:
+        if not confirmed(route, view):
+            yield Gate.EVIDENCE
+        case = view.cases.get(route.id)
+        if not forced and (case is None or not case.second):
+            yield Gate.SECOND_SOURCE
+
+
 def _orphans(
-    snapshot: Snapshot, *, floors: Mapping[DeploymentId, int], period_s: float
+    snapshot: Snapshot,
+    view: BusView,
+    *,
+    hold: AbstractSet[HoldCause],
+    floors: Mapping[DeploymentId, int],
+    period_s: float,
 ) -> tuple[RouteChange, ...]:
     changes: list[RouteChange] = []
-    for deployment_id, routes in _of(snapshot).items():
-        known = known_revisions(snapshot.deployments[deployment_id])
-        if not known:
+    for deployment_id, routes in _by_deployment(snapshot).items():
+        deployment = snapshot.deployments[deployment_id]
+        known = known_revisions(deployment)
+        held = bool(hold) or not view.reachable
+        if not known or (held and not deployment.forced(snapshot.now_ms)):
             continue
         floor = floors[deployment_id]
         ready = sum(route.ready and route.revision_id in known for route in routes)
@@ -136,67 +290,3 @@ def _orphans(
             and (not route.ready or ready >= floor)
         )
     return tuple(changes)
-
-
-def _unhealthy(
-    snapshot: Snapshot, view: BusView, *, budget: Budget, floors: Mapping[DeploymentId, int]
-) -> tuple[RouteChange, ...]:
-    running = sum(route.status is RouteStatus.RUNNING for route in snapshot.routes)
-    fleet_max = allowance(running, percent=FLEET_PERCENT)
-    fleet_spent = budget.spent_in_all(now_ms=snapshot.now_ms)
-    changes: list[RouteChange] = []
-    for deployment_id, routes in _of(snapshot).items():
-        deployment = snapshot.deployments[deployment_id]
-        left = fleet_max - fleet_spent - len(changes)
-        own_max = allowance(deployment.target_count, percent=DEPLOYMENT_PERCENT)
-        own_left = own_max - budget.spent_by(deployment_id, now_ms=snapshot.now_ms)
-        if min(left, own_left) <= 0 or deployment_breaker(routes):
-            continue
-        chosen = _choose(deployment, routes, view, floor=floors[deployment_id])
-        changes.extend(
-            leave(
-                route,
-                category=CATEGORY,
-                message=f"{route.health}, which cleanup_target_statuses of {deployment.name} "
-                f"lists; at most {own_max} a minute here and {fleet_max} in the fleet, "
-                f"ready floor {floors[deployment_id]}",
-                error_code=HEALTH_POLICY,
-            )
-            for route in chosen[: min(left, own_left)]
-        )
-    return tuple(changes)
-
-
-def _choose(
-    deployment: Deployment, routes: Sequence[Route], view: BusView, *, floor: int
-) -> list[Route]:
-    """Return the routes the policy lists, oldest first; a ready one only above the floor."""
-    known = known_revisions(deployment)
-    spare = sum(route.ready for route in routes) - floor
-    chosen: list[Route] = []
-    for route in routes:
-        listed = route.health in deployment.cleanup_target_statuses
-        if route.status is not RouteStatus.RUNNING or not listed:
-            continue
-        revision = known.get(route.revision_id)
-        if revision is None or revision.spec.external:
-            continue  # an orphan is not the health budget's affair; nobody replaces an external
-        if route.health is Health.UNHEALTHY and not _confirmed(route, view):
-            continue
-        if route.ready:
-            if spare <= 0:
-                continue
-            spare -= 1
-        chosen.append(route)
-    return chosen
-
-
-def _confirmed(route: Route, view: BusView) -> bool:
-    """Tell whether what the prober says at this moment still is that the route fails."""
-    evidence = evidence_of(route, view)
-    return (
-        evidence is not None
-        and route.health_check is not None
-        and evidence.status.outcome is OutcomeKind.FAILED
-        and evidence.status.consecutive_failures >= route.health_check.max_retries
-    )

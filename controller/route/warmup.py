@@ -31,10 +31,12 @@ def decide(
     *,
     now_ms: int,
     hold: AbstractSet[HoldCause],
+    still_ms: int = 0,
 ) -> RouteChange | None:
     """Return the promotion or the end of one route in WARMING_UP; None: it goes on.
 
-    `now_ms` must have been read after `view` (R-04).
+    `now_ms` must have been read after `view` (R-04); `still_ms` is for how long HOLD has stopped
+    the clock of this stay, also under an earlier leader (S15).
     """
     check = route.health_check
     if check is None:
@@ -54,7 +56,8 @@ def decide(
             return None
     if hold or blind_to(route, view):
         return None
-    return _expire(route, check, evidence, observed_s=min(warming_ms / 1000, view.clear_for_s))
+    observed_s = min((warming_ms - still_ms) / 1000, view.clear_for_s)
+    return _expire(route, check, evidence, observed_s=observed_s)
 
 
 def _promote(route: Route, deployment: Deployment, *, message: str) -> RouteChange:

@@ -26,7 +26,7 @@ from controller.model import (
     SubStep,
     Traffic,
 )
-from controller.route.guard import BusView, StatusEvidence, generation_of
+from controller.route.guard import BusView, Case, StatusEvidence, generation_of
 from probe.wire import PARTITIONS, OutcomeKind, Reason, ReplicaHealthStatus, ReplicaId
 
 NOW_MS = 1_000_000_000
@@ -221,7 +221,7 @@ def a_view(
     statuses: Mapping[RouteId, StatusEvidence] | None = None,
     **given: Any,  # noqa: ANN401 - any field of a view
 ) -> BusView:
-    """Build a look at the bus with everything in order."""
+    """Build a look at the bus with everything in order: who fails has a second witness."""
     view = BusView(
         reachable=True,
         remembers_for_s=inf,
@@ -229,8 +229,18 @@ def a_view(
         statuses=statuses or {},
         unreadable=frozenset(),
         clear_for_s=600.0,
+        cases=seconded(statuses or {}),
     )
     return replace(view, **given)
+
+
+def seconded(statuses: Mapping[RouteId, StatusEvidence]) -> dict[RouteId, Case]:
+    """Let another prober confirm every failing status."""
+    return {
+        key: Case(generation=each.status.generation, since_s=0.0, first="p-1", second="p-2 agrees")
+        for key, each in statuses.items()
+        if each.status.outcome is OutcomeKind.FAILED
+    }
 
 
 def as_said(routes: Iterable[Route]) -> dict[RouteId, StatusEvidence]:

@@ -1,14 +1,15 @@
 """A bus that says what a test wants it to say, and an observer that looks at it.
 
-Time moves when told to; what was asked of whom, and in which order, is kept in `asked`.
+Time moves when told to, on every clock alike; what was asked of whom, and in which order, is kept
+in `asked`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from controller.bus import ControlBus, Evidence
 from controller.db.repository import Repository
 from controller.metrics import ControllerMetrics
-from controller.model import Route, Snapshot
+from controller.model import Deployment, Route, Snapshot
 from controller.reconcile.handler import World
 from controller.reconcile.observe import Observer
 from controller.route.guard import generation_of
@@ -26,10 +27,13 @@ from tests.fakes.nouns import NOW_MS, snapshot_of
 EVERYWHERE = tuple(range(PARTITIONS))
 
 
-def heartbeat(partitions: Sequence[int] = EVERYWHERE) -> ProberHeartbeat:
+def heartbeat(
+    partitions: Sequence[int] = EVERYWHERE, *, instance: str = "p-1", sick: str = ""
+) -> ProberHeartbeat:
     """Let a prober say that it lives and what it covers."""
     return ProberHeartbeat(
-        instance="p-1",
+        instance=instance,
+        sick=sick,
         partitions=tuple(partitions),
         targets=0,
         probes_per_second=0.0,
@@ -55,8 +59,10 @@ def said(route: Route, *, seq: int, generation: int | None = None) -> ReplicaHea
 class WitnessBus(ControlBus):
     """Says `epoch`, `probers`, `statuses` and `unreadable`; `away` makes it say nothing."""
 
-    def __init__(self, asked: list[str]) -> None:
+    def __init__(self, asked: list[str], clock: Callable[[], float]) -> None:
         self.away = False
+        self.skew_s = 0.0
+        self._clock = clock
         self.epoch: str | None = "first"
         self.probers: dict[str, ProberHeartbeat] = {"p-1": heartbeat()}
         self.statuses: dict[ReplicaId, ReplicaHealthStatus] = {}
@@ -72,7 +78,7 @@ class WitnessBus(ControlBus):
         self._reach("statuses")
         self.asked_for = list(replica_ids)
         return Evidence(
-            time_s=0.0,
+            time_s=self._clock() + self.skew_s,
             epoch=self.epoch,
             probers=dict(self.probers),
             statuses={k: v for k, v in self.statuses.items() if k not in self.unreadable},
@@ -91,23 +97,31 @@ class WitnessBus(ControlBus):
 
 
 class Ledger(Repository):
-    """Holds the routes a test wants; its clock moves by a second with every reading."""
+    """Holds the routes a test wants; each reading of its clock takes a millisecond."""
 
-    def __init__(self, asked: list[str]) -> None:
+    def __init__(self, asked: list[str], clock: Callable[[], float]) -> None:
         self.routes: list[Route] = []
-        self.now_ms = NOW_MS
+        self.deployments: tuple[Deployment, ...] = ()
+        self.skew_s = 0.0
+        self._readings = 0
+        self._clock = clock
         self._asked = asked
+
+    @property
+    def now_ms(self) -> int:
+        """Return the moment of the last reading."""
+        return NOW_MS + int((self._clock() + self.skew_s) * 1000) + self._readings
 
     async def observe(self) -> Snapshot:
         self._asked.append("database")
-        return snapshot_of(self.routes, now_ms=self._read())
+        return snapshot_of(self.routes, *self.deployments, now_ms=self._read())
 
     async def clock_ms(self) -> int:
         self._asked.append("clock")
         return self._read()
 
     def _read(self) -> int:
-        self.now_ms += 1000
+        self._readings += 1
         return self.now_ms
 
 
@@ -116,11 +130,12 @@ class Watch:
 
     def __init__(self, routes: Iterable[Route] = ()) -> None:
         self.asked: list[str] = []
-        self.bus, self.ledger = WitnessBus(self.asked), Ledger(self.asked)
+        self.now_s = 1000.0
+        self.bus = WitnessBus(self.asked, lambda: self.now_s)
+        self.ledger = Ledger(self.asked, lambda: self.now_s)
         self.ledger.routes = list(routes)
         self.bus.say(*(said(route, seq=1) for route in routes))
         self.metrics = ControllerMetrics()
-        self.now_s = 1000.0
         self.amnesias = 0
         self.observer = Observer(
             self.ledger,

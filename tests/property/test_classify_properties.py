@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from controller.model import Health, HealthCheck, Route, RouteId, RouteStatus
 from controller.route import classify, evict, warmup
 from controller.route.guard import (
+    Budget,
     BusView,
     HoldCause,
     StatusEvidence,
     blind_to,
+    coverage_percent,
     evidence_of,
     generation_of,
     hold,
@@ -41,6 +43,11 @@ checks = st.builds(
 )
 healths = st.sampled_from(Health)
 holds = st.frozensets(st.sampled_from(HoldCause), max_size=2)
+
+
+def holding(routes: list[Route], view: BusView) -> frozenset[HoldCause]:
+    """Weigh every cause, with nobody newly unhealthy."""
+    return hold(routes, view, coverage=coverage_percent(routes, view), newly_unhealthy=0)
 
 
 @st.composite
@@ -160,14 +167,12 @@ def test_an_outage_of_any_length_takes_nobody_out_and_makes_nobody_worse(
     if outage in ("bus away, heartbeats remembered", "bus lost its memory", "all probers gone"):
         # What was read before may still be there: it only stops to move.
         view = replace(view, statuses=data.draw(views(routes)).statuses)
-    held = hold(routes, view, newly_unhealthy=0)
+    held = holding(routes, view)
     assert held
     everything = a_deployment(cleanup_target_statuses=frozenset(Health))
     snapshot = snapshot_of(routes, everything, now_ms=10**12)
-    gone = evict.decide(
-        snapshot, view, hold=held, budget=evict.Budget(), floors={DEMO: 0}, period_s=1
-    )
-    assert gone == ()
+    gone = evict.decide(snapshot, view, hold=held, budget=Budget(), floors={DEMO: 0}, period_s=1)
+    assert gone.changes == ()
     for change in classify.classify_all(routes, view, hold=held):
         assert change.health is Health.HEALTHY
     for route in routes:
@@ -186,11 +191,11 @@ def test_only_who_fails_at_this_moment_is_taken_out(
     gone = evict.decide(
         snapshot,
         view,
-        hold=hold(routes, view, newly_unhealthy=0),
-        budget=evict.Budget(),
+        hold=holding(routes, view),
+        budget=Budget(),
         floors={DEMO: 0},
         period_s=1,
-    )
+    ).changes
     assert len(gone) <= 1
     for change in gone:
         assert change.route.status is RouteStatus.RUNNING
@@ -212,9 +217,9 @@ def test_an_outage_that_ends_leaves_time_to_be_seen_again() -> None:
             snapshot_of(routes),
             back,
             hold=frozenset(),
-            budget=evict.Budget(),
+            budget=Budget(),
             floors={DEMO: 0},
             period_s=60,
-        )
+        ).changes
         == ()
     )

@@ -3,7 +3,7 @@
 import pytest
 
 from controller.invariants import Invariant
-from controller.metrics import BUDGET, ControllerMetrics
+from controller.metrics import ControllerMetrics
 from controller.model import (
     Decision,
     Deployment,
@@ -16,7 +16,7 @@ from controller.model import (
     Stage,
 )
 from controller.route.evict import CATEGORY, HEALTH_POLICY, ORPHAN
-from controller.route.guard import HoldCause
+from controller.route.guard import Gate, HoldCause
 from controller.settings import PERIODS
 from tests.fakes.nouns import (
     NEW,
@@ -100,7 +100,7 @@ class TestNames:
             assert value(metrics, "reconcile_failures_total", handler=handler) == 0
         for invariant in Invariant:
             assert value(metrics, "invariant_violations_total", invariant=invariant.value) == 0
-        for cause in (*HoldCause, BUDGET):
+        for cause in (*HoldCause, *Gate):
             assert value(metrics, "evictions_blocked_total", cause=str(cause)) == 0
         for kind in HoldCause:
             assert value(metrics, "incident_active", kind=kind.value) == 0

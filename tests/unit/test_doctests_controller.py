@@ -6,10 +6,13 @@ from types import ModuleType
 import pytest
 
 from controller.rollout import machine, rolling
-from controller.route import evict, guard
+from controller.route import shed
+from controller.route.guard import breakers, budget, causes, clocks, second_source
+
+MODULES = (machine, rolling, shed, breakers, budget, causes, clocks, second_source)
 
 
-@pytest.mark.parametrize("module", [machine, rolling, evict, guard], ids=lambda m: m.__name__)
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
 def test_worked_examples_hold(module: ModuleType) -> None:
     result = doctest.testmod(module)
     assert result.attempted > 0

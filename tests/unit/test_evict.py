@@ -17,8 +17,8 @@ from controller.model import (
     Stage,
     Traffic,
 )
-from controller.route.evict import HEALTH_POLICY, ORPHAN, Budget, decide
-from controller.route.guard import BusView, HoldCause
+from controller.route.evict import HEALTH_POLICY, ORPHAN, decide, is_for_health
+from controller.route.guard import Budget, BusView, HoldCause, held_deployments
 from tests.fakes.nouns import (
     DEMO,
     NEW,
@@ -51,6 +51,7 @@ def evictions(
     budget: Budget | None = None,
     floor: int = 3,
     now_ms: int = NOW_MS,
+    held: frozenset[DeploymentId] = frozenset(),
 ) -> tuple[RouteChange, ...]:
     routes = list(routes)
     return decide(
@@ -60,7 +61,8 @@ def evictions(
         budget=budget or Budget(),
         floors={DEMO: floor},
         period_s=60,
-    )
+        held_deployments=held,
+    ).changes
 
 
 def evicted(*given: Any, **more: Any) -> list[Any]:  # noqa: ANN401 - as evictions takes them
@@ -80,8 +82,8 @@ def test_an_unhealthy_running_route_goes_with_its_real_state_recorded() -> None:
     assert (change.traffic, change.health) == (Traffic.INACTIVE, None)
     assert change.error_code == HEALTH_POLICY
     assert change.message == (
-        "unhealthy, which cleanup_target_statuses of demo lists; at most 1 a minute here and 1 "
-        "in the fleet, ready floor 3"
+        "unhealthy, which cleanup_target_statuses of demo lists; p-2 agrees; at most 1 a minute "
+        "here and 1 in the fleet, ready floor 3"
     )
 
 
@@ -140,7 +142,10 @@ def test_what_the_record_says_must_still_be_what_the_prober_says(said: Any) -> N
 
 def test_a_deployment_half_of_which_is_ill_keeps_it_all() -> None:
     """S9: what looks bad at once is not believed."""
-    assert evictions(fleet(4, bad=2), floor=0) == ()
+    routes = fleet(4, bad=2)
+    held = held_deployments(snapshot_of(routes, a_deployment()))
+    assert held == {DEMO}
+    assert evictions(routes, floor=0, held=held) == ()
 
 
 def test_a_small_deployment_may_lose_its_dead_one() -> None:
@@ -165,7 +170,7 @@ def test_a_tenth_of_a_deployment_and_a_hundredth_of_the_fleet_go_in_a_minute(
         budget=Budget(),
         floors={DEMO: 0, others: 0},
         period_s=60,
-    )
+    ).changes
     assert len(gone) == count
 
 
@@ -174,7 +179,7 @@ def test_what_went_within_the_last_minute_counts() -> None:
     routes = fleet(9, bad=2)
     first = evictions(routes, floor=0)
     assert len(first) == 1
-    budget = Budget().after(first, now_ms=NOW_MS)
+    budget = Budget().after([DEMO for _ in first], now_ms=NOW_MS)
     left = [route for route in routes if route.id != first[0].route.id]
     assert evictions(left, floor=0, budget=budget, now_ms=NOW_MS + 59_999) == ()
     assert len(evictions(left, floor=0, budget=budget, now_ms=NOW_MS + 60_000)) == 1
@@ -183,7 +188,8 @@ def test_what_went_within_the_last_minute_counts() -> None:
 def test_the_budget_forgets_and_counts_health_evictions_only() -> None:
     (ill,) = evictions(fleet(9, bad=1))
     (stray,) = evictions([*fleet(9), a_route(10, revision_id=STRAY)])
-    budget = Budget().after([ill, stray], now_ms=NOW_MS)
+    gone = [change.route.deployment_id for change in (ill, stray) if is_for_health(change)]
+    budget = Budget().after(gone, now_ms=NOW_MS)
     assert budget.spent_in_all(now_ms=NOW_MS) == 1
     assert budget.spent_by(DeploymentId("another"), now_ms=NOW_MS) == 0
     assert budget.after([], now_ms=NOW_MS + 60_000).spent == ()

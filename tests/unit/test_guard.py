@@ -10,6 +10,7 @@ from controller.route.guard import (
     HoldCause,
     StatusEvidence,
     blind_to,
+    coverage_percent,
     deployment_breaker,
     evidence_of,
     fleet_breaker,
@@ -34,7 +35,8 @@ from tests.fakes.nouns import (
 
 
 def held(routes: list[Route], view: BusView | None = None, newly: int = 0) -> frozenset[HoldCause]:
-    return hold(routes, view or a_view(as_said(routes)), newly_unhealthy=newly)
+    view = view or a_view(as_said(routes))
+    return hold(routes, view, coverage=coverage_percent(routes, view), newly_unhealthy=newly)
 
 
 def test_a_fleet_in_order_holds_nothing() -> None:

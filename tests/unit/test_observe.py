@@ -70,7 +70,9 @@ class TestBusAway:
         for world in worlds:
             assert not world.view.reachable
             assert world.view.statuses == {}
-            assert HoldCause.BUS_UNREACHABLE in world.hold
+            assert world.frozen(ROUTE.deployment_id)
+        for world in worlds[1:]:
+            assert world.hold == {HoldCause.BUS_UNREACHABLE}
             assert world.view.clear_for_s == 0.0
         assert watch.metrics.registry.get_sample_value("fleetpulse_bus_errors_total") == 3
 
@@ -89,6 +91,27 @@ class TestBusAway:
         assert back.view.covered_for_s[HERE] == 0.0
         assert (await watch.look(after_s=40.0)).view.covered_for_s[HERE] == 40.0
         assert watch.amnesias == 1, "it kept its memory: only the first sight writes targets"
+
+    async def test_one_failed_look_is_a_no_op_and_the_second_in_a_row_holds(self) -> None:
+        """R-05, S3"""
+        watch = Watch([ROUTE])
+        await watch.look()
+        for _ in range(3):
+            watch.bus.away = True
+            assert (await watch.look(after_s=1.0)).hold == frozenset()
+            watch.bus.away = False
+            await watch.look(after_s=1.0)
+        watch.bus.away = True
+        await watch.look(after_s=1.0)
+        assert (await watch.look(after_s=1.0)).hold == {HoldCause.BUS_UNREACHABLE}
+
+    async def test_a_hold_goes_on_through_a_failed_look(self) -> None:
+        """S3"""
+        watch = Watch([ROUTE])
+        watch.bus.probers = {}
+        assert (await watch.look()).hold == {HoldCause.NO_PROBER}
+        watch.bus.away = True
+        assert (await watch.look(after_s=1.0)).hold == {HoldCause.NO_PROBER}
 
 
 class TestAmnesia:
@@ -110,7 +133,6 @@ class TestAmnesia:
         watch = Watch([ROUTE])
         await watch.look()
         watch.bus.epoch = epoch
-        watch.bus.say()
         with structlog.testing.capture_logs() as logs:
             world = await watch.look(after_s=1.0)
         assert "bus_lost_its_memory" in events(logs)
@@ -184,7 +206,8 @@ class TestHold:
         watch.bus.say(said(ROUTE, seq=2))
         assert (await watch.look(after_s=20.0)).view.clear_for_s == 20.0
         watch.bus.away = True
-        assert (await watch.look(after_s=20.0)).view.clear_for_s == 0.0
+        await watch.look(after_s=10.0)
+        assert (await watch.look(after_s=10.0)).view.clear_for_s == 0.0
         watch.bus.away = False
         watch.bus.say(said(ROUTE, seq=3))
         assert (await watch.look(after_s=20.0)).view.clear_for_s == 0.0
@@ -198,8 +221,8 @@ class TestHold:
         await watch.look()
         watch.observer.velocity.add(6, now_ms=watch.ledger.now_ms)
         assert HoldCause.VELOCITY in (await watch.look()).hold
-        watch.ledger.now_ms += 61_000
-        assert (await watch.look()).hold == frozenset()
+        watch.bus.say(*(said(route, seq=2) for route in routes))
+        assert (await watch.look(after_s=61.0)).hold == frozenset()
 
     async def test_a_hold_is_told_when_it_begins_and_when_it_ends(self) -> None:
         watch = Watch([ROUTE])
