@@ -39,6 +39,8 @@ BLIND: Final = (
     "the bus cannot be read from here: this is told from the database alone; the leader may see "
     "more, and says so in its log (`bus_away`)"
 )
+LONG_S: Final = 86_400.0
+"""For how long there was no HOLD, as far as one look can tell."""
 _LEADERS_OWN: Final = frozenset({Gate.COLD_START, Gate.CLOSING, Gate.SECOND_SOURCE, Gate.RAMP})
 """What only the leader remembers."""
 
@@ -128,7 +130,7 @@ async def _look_at_bus(
             for replica_id, status in said.statuses.items()
         },
         unreadable=frozenset(RouteId(one) for one in said.unreadable),
-        clear_for_s=inf,
+        clear_for_s=LONG_S,
         probers={name: frozenset(beat.partitions) for name, beat in well.items()},
         probers_max=len(well),
     )
