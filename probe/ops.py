@@ -48,7 +48,9 @@ class Pages:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reply:
+class Reply:
+    """What a page says."""
+
     status: HTTPStatus
     body: bytes
     content_type: str = _TEXT
@@ -113,53 +115,55 @@ async def _converse(stream: SocketStream, pages: Pages) -> None:
                 with_body, reply = _respond_safely(head, pages)
                 await stream.send(_encode(reply, with_body=with_body))
             except anyio.DelimiterNotFound:
-                reply = _Reply(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, b"head too large\n")
+                reply = Reply(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, b"head too large\n")
                 await stream.send(_encode(reply, with_body=True))
             except (anyio.IncompleteRead, anyio.BrokenResourceError, anyio.EndOfStream):
                 return
 
 
-def _respond_safely(head: bytes, pages: Pages) -> tuple[bool, _Reply]:
+def _respond_safely(head: bytes, pages: Pages) -> tuple[bool, Reply]:
     """Reply with 500 where a page cannot be made: a fault in an instrument ends no daemon."""
     try:
         return respond(head, pages)
     except Exception:  # noqa: BLE001 - as the docstring says
         _log.exception("page_failed")
-        return True, _Reply(HTTPStatus.INTERNAL_SERVER_ERROR, b"see the log\n")
+        return True, Reply(HTTPStatus.INTERNAL_SERVER_ERROR, b"see the log\n")
 
 
-def respond(head: bytes, pages: Pages) -> tuple[bool, _Reply]:
+def respond(head: bytes, pages: Pages) -> tuple[bool, Reply]:
     """Decide the reply to a request head, and whether its body is wanted."""
     request_line, _, fields = head.decode("latin-1").partition("\r\n")
     match request_line.split(" "):
         case ["GET" | "HEAD" as method, target, version] if version.startswith("HTTP/1."):
-            return method == "GET", _page(target.partition("?")[0], fields, pages)
+            accept = _field(fields, "accept")
+            return method == "GET", page(target.partition("?")[0], accept=accept, pages=pages)
         case [_, _, version] if version.startswith("HTTP/1."):
-            return True, _Reply(HTTPStatus.METHOD_NOT_ALLOWED, b"only GET and HEAD\n")
+            return True, Reply(HTTPStatus.METHOD_NOT_ALLOWED, b"only GET and HEAD\n")
         case _:
-            return True, _Reply(HTTPStatus.BAD_REQUEST, b"not an HTTP/1 request\n")
+            return True, Reply(HTTPStatus.BAD_REQUEST, b"not an HTTP/1 request\n")
 
 
-def _page(path: str, fields: str, pages: Pages) -> _Reply:
+def page(path: str, *, accept: str, pages: Pages) -> Reply:
+    """Return one page, for any server."""
     match path:
         case "/metrics":
-            if "application/openmetrics-text" in _field(fields, "accept"):
+            if "application/openmetrics-text" in accept:
                 body: bytes = openmetrics.generate_latest(pages.registry)  # type: ignore[no-untyped-call] # the library's gap
-                return _Reply(HTTPStatus.OK, body, openmetrics.CONTENT_TYPE_LATEST)
+                return Reply(HTTPStatus.OK, body, openmetrics.CONTENT_TYPE_LATEST)
             body = text.generate_latest(pages.registry)
-            return _Reply(HTTPStatus.OK, body, text.CONTENT_TYPE_PLAIN_0_0_4)
+            return Reply(HTTPStatus.OK, body, text.CONTENT_TYPE_PLAIN_0_0_4)
         case "/livez":
             return _verdict(pages.live())
         case "/readyz":
             return _verdict(pages.ready())
         case _:
-            return _Reply(HTTPStatus.NOT_FOUND, b"try /metrics, /livez or /readyz\n")
+            return Reply(HTTPStatus.NOT_FOUND, b"try /metrics, /livez or /readyz\n")
 
 
-def _verdict(trouble: str | None) -> _Reply:
+def _verdict(trouble: str | None) -> Reply:
     if trouble is None:
-        return _Reply(HTTPStatus.OK, b"ok\n")
-    return _Reply(HTTPStatus.SERVICE_UNAVAILABLE, f"{trouble}\n".encode())
+        return Reply(HTTPStatus.OK, b"ok\n")
+    return Reply(HTTPStatus.SERVICE_UNAVAILABLE, f"{trouble}\n".encode())
 
 
 def _field(fields: str, name: str) -> str:
@@ -172,7 +176,7 @@ def _field(fields: str, name: str) -> str:
     return ", ".join(values)
 
 
-def _encode(reply: _Reply, *, with_body: bool) -> bytes:
+def _encode(reply: Reply, *, with_body: bool) -> bytes:
     head = (
         f"HTTP/1.1 {reply.status.value} {reply.status.phrase}\r\n"
         f"Content-Type: {reply.content_type}\r\n"

@@ -1,0 +1,1 @@
+"""The HTTP API: the same verbs as on the command line, for programs and for people elsewhere."""

@@ -1,0 +1,82 @@
+"""The application: every path with what it needs, behind the gate.
+
+Built by the daemon, and by tests without one. Knows no socket and no process.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from litestar import Litestar
+from litestar.config.app import AppConfig
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+
+from controller.api import deployments, description, events, operator_pages, page, routes
+from controller.api.events import Followers
+from controller.api.gate import Access, Gate
+from controller.api.problems import of_ours, of_router, unforeseen
+from controller.api.routing import guard, provide_by
+from controller.db.feed import Feed
+from controller.db.session import Database
+from controller.errors import ControllerError
+from controller.service import Service
+from probe import ops
+
+BODY_MAX_BYTES: Final = 1_048_576
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the API stands on."""
+
+    pages: ops.Pages
+    verbs: Service
+    database: Database
+    """Of its own, so that who asks much keeps no handler from its connection."""
+    standing: page.StandingNow
+
+
+class Api:
+    """The application, and its streams that must be ended before it."""
+
+    def __init__(self, parts: Parts, access: Access) -> None:
+        feed = Feed(parts.database)
+        self.followers = Followers(feed)
+        self.app = _application(
+            {
+                "pages": lambda: parts.pages,
+                "verbs": lambda: parts.verbs,
+                "feed": lambda: feed,
+                "followers": lambda: self.followers,
+                "standing": lambda: parts.standing,
+            },
+            [deployments, routes, events, page, description, operator_pages],
+        )
+        self.gate = Gate(self.app, access)
+
+
+def only_pages(pages: ops.Pages, access: Access) -> Gate:
+    """Return an application that shows how this process does, and nothing else."""
+    return Gate(_application({"pages": lambda: pages}, [operator_pages]), access)
+
+
+def _application(parts: dict[str, Callable[[], Any]], modules: list[Any]) -> Litestar:
+    provided: dict[str, Any] = {
+        name: Provide(part, sync_to_thread=False) for name, part in parts.items()
+    }
+    provided["by"] = Provide(provide_by, sync_to_thread=False)
+    config = AppConfig(
+        route_handlers=[handler for module in modules for handler in module.HANDLERS],
+        dependencies=provided,
+        exception_handlers={
+            ControllerError: of_ours,
+            HTTPException: of_router,
+            Exception: unforeseen,
+        },
+        guards=[guard],
+        logging_config=None,
+        openapi_config=description.CONFIG,
+        request_max_body_size=BODY_MAX_BYTES,
+    )
+    return Litestar.from_config(config)

@@ -1,0 +1,167 @@
+"""`/v1/deployments` and everything below a deployment's name."""
+
+from typing import Annotated, Final
+
+from litestar import HttpMethod, Response
+from litestar.params import Parameter
+
+from controller.api.bodies import JsonBody
+from controller.api.paging import After, Limit, page_of
+from controller.api.routing import By, Name, changes, looks
+from controller.api.views import (
+    ActivateWish,
+    AppliedView,
+    Deployments,
+    DeploymentView,
+    History,
+    HistoryView,
+    RegisterWish,
+    Revisions,
+    RevisionView,
+    RevisionWish,
+    Rollouts,
+    RolloutView,
+    RouteView,
+    ScaleWish,
+    all_shown,
+    shown,
+)
+from controller.definition.deployment_file import DeploymentFile
+from controller.model import Deployment
+from controller.service import Service
+
+ENTRIES_MAX: Final = 1000
+Entries = Annotated[int, Parameter(ge=1, le=ENTRIES_MAX, description="How many at most.")]
+
+
+def _etag(deployment: Deployment) -> dict[str, str]:
+    return {"etag": f'"{deployment.version}"'}
+
+
+def _one(deployment: Deployment) -> Response[DeploymentView]:
+    return Response(shown(deployment, DeploymentView), headers=_etag(deployment))
+
+
+@looks("/v1/deployments")
+async def list_deployments(verbs: Service, limit: Limit = 1000, after: After = None) -> Deployments:
+    """List the deployments, oldest first."""
+    items, following = page_of(await verbs.list_deployments(), limit=limit, after=after)
+    return Deployments(items=all_shown(items, DeploymentView), next=following)
+
+
+@looks("/v1/deployments/{name:str}", 404)
+async def get_deployment(verbs: Service, name: Name) -> Response[DeploymentView]:
+    """Show a deployment; its ETag is its version."""
+    return _one(await verbs.get_deployment(name))
+
+
+@changes(
+    "/v1/deployments/{name:str}",
+    HttpMethod.PUT,
+    dto=JsonBody[DeploymentFile],
+)
+async def apply_deployment(
+    verbs: Service, name: Name, data: DeploymentFile, by: By
+) -> Response[AppliedView]:
+    """Make a deployment what the body says; repeating it changes nothing."""
+    applied = await verbs.apply_deployment(
+        name,
+        replicas=data.replicas,
+        policy=data.policy,
+        cleanup_target_statuses=data.cleanup_target_statuses,
+        revision=data.revision,
+        auto_activate=data.auto_activate,
+        **by,
+    )
+    return Response(shown(applied, AppliedView), headers=_etag(applied.deployment))
+
+
+@changes(
+    "/v1/deployments/{name:str}",
+    HttpMethod.PATCH,
+    dto=JsonBody[ScaleWish],
+)
+async def scale_deployment(
+    verbs: Service, name: Name, data: ScaleWish, by: By
+) -> Response[DeploymentView]:
+    """Want another count of replicas, until another count is applied."""
+    return _one(await verbs.scale(name, data.replicas, **by))
+
+
+@changes("/v1/deployments/{name:str}", HttpMethod.DELETE)
+async def delete_deployment(verbs: Service, name: Name, by: By) -> Response[DeploymentView]:
+    """Drain every replica, then forget the deployment."""
+    return _one(await verbs.delete(name, **by))
+
+
+@looks("/v1/deployments/{name:str}/revisions", 404)
+async def list_revisions(verbs: Service, name: Name) -> Revisions:
+    """List the revisions of a deployment, newest first."""
+    return Revisions(items=all_shown(await verbs.list_revisions(name), RevisionView))
+
+
+@changes(
+    "/v1/deployments/{name:str}/revisions",
+    HttpMethod.POST,
+    dto=JsonBody[RevisionWish],
+    status_code=201,
+)
+async def add_revision(verbs: Service, name: Name, data: RevisionWish, by: By) -> RevisionView:
+    """Add a revision under the next number; with auto_activate begin its rollout."""
+    added = await verbs.add_revision(name, data.revision, auto_activate=data.auto_activate, **by)
+    return shown(added, RevisionView)
+
+
+@changes(
+    "/v1/deployments/{name:str}/activate",
+    HttpMethod.POST,
+    dto=JsonBody[ActivateWish],
+)
+async def activate_revision(verbs: Service, name: Name, data: ActivateWish, by: By) -> RolloutView:
+    """Begin to make a revision current; a rollout in flight is superseded."""
+    return shown(await verbs.activate(name, data.number, **by), RolloutView)
+
+
+@looks("/v1/deployments/{name:str}/rollout", 404)
+async def list_rollouts(verbs: Service, name: Name, limit: Entries = 20) -> Rollouts:
+    """List the newest rollouts, newest first; one in flight has no outcome."""
+    return Rollouts(items=all_shown(await verbs.list_rollouts(name, limit=limit), RolloutView))
+
+
+@changes("/v1/deployments/{name:str}/rollout/abort", HttpMethod.POST)
+async def abort_rollout(verbs: Service, name: Name, by: By) -> Response[DeploymentView]:
+    """Turn the rollout in flight back; repeating it changes nothing."""
+    return _one(await verbs.abort(name, **by))
+
+
+@looks("/v1/deployments/{name:str}/history", 404)
+async def deployment_history(verbs: Service, name: Name, limit: Entries = 50) -> History:
+    """List what happened to a deployment, newest first."""
+    return History(items=all_shown(await verbs.history(name, limit=limit), HistoryView))
+
+
+@changes(
+    "/v1/deployments/{name:str}/routes",
+    HttpMethod.POST,
+    dto=JsonBody[RegisterWish],
+    status_code=201,
+)
+async def register_route(verbs: Service, name: Name, data: RegisterWish, by: By) -> RouteView:
+    """Add a replica that somebody else runs."""
+    return shown(await verbs.register_route(name, host=data.host, port=data.port, **by), RouteView)
+
+
+HANDLERS: Final = (
+    list_deployments,
+    get_deployment,
+    apply_deployment,
+    scale_deployment,
+    delete_deployment,
+    list_revisions,
+    add_revision,
+    activate_revision,
+    list_rollouts,
+    abort_rollout,
+    deployment_history,
+    register_route,
+)
