@@ -11,6 +11,7 @@ from sqlalchemy import Select, column, insert, select, table, text
 
 from controller.db import migrate
 from controller.db.session import Database, open_database
+from controller.db.tables import history
 from controller.model import HealthCheck
 from tests.fakes.database import rows
 
@@ -279,7 +280,7 @@ async def test_history_and_evictions_survive_up_and_down_without_their_route(
     await migrate.upgrade(empty_url)
     async with older.write(epoch=None) as write:
         await write.connection.execute(text("DELETE FROM routes WHERE id = 'd 1'"))
-    query: Select[Any] = select(column("subject"), column("route_id")).select_from(table("history"))
+    query = select(history.c.subject, history.c.route_id)
     assert await rows(older, query) == [("d 1", "d 1")]
     await migrate.downgrade(empty_url, revision=BEFORE)
     assert await rows(older, query) == [("d 1", None)]
