@@ -27,6 +27,7 @@ from controller.provision.external import ExternalProvisioner
 from controller.provision.fleet.client import FleetClient
 from controller.provision.mixed import MixedProvisioner
 from controller.provision.port import Provisioner
+from controller.provision.processes import ProcessProvisioner
 from controller.provision.simulated import SimulatedProvisioner
 from controller.reconcile.leadership import Leadership
 from controller.reconcile.outbox import Deliverer
@@ -194,8 +195,16 @@ async def _check_schema(database_url: str) -> None:
 
 def _provisioner(settings: Settings) -> Provisioner:
     external = ExternalProvisioner()
-    if settings.provisioner == "external":
-        return external
-    return MixedProvisioner(
-        SimulatedProvisioner(FleetClient(Path(settings.fleet_socket))), external=external
-    )
+    match settings.provisioner:
+        case "external":
+            return external
+        case "simulated":
+            own: Provisioner = SimulatedProvisioner(FleetClient(Path(settings.fleet_socket)))
+        case "process":
+            own = ProcessProvisioner(
+                Path(settings.process_directory),
+                host=settings.process_host,
+                ports=settings.port_range,
+                grace_s=settings.termination_grace_s,
+            )
+    return MixedProvisioner(own, external=external)

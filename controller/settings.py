@@ -5,6 +5,7 @@ Layers as in `probe.layers`: defaults, the `[controller]` table of a TOML file, 
 `FLEETPULSE_DATABASE_URL`), flags.
 """
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple
@@ -13,6 +14,8 @@ import msgspec
 
 from probe.errors import SettingsError
 from probe.layers import Effective, Layers, parse_address
+
+PORT_MAX: Final = 65_535
 
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 
@@ -64,10 +67,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """HOST:PORT of /metrics, /livez and /readyz; port 0 picks a free one and prints it."""
     instance: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z._:-]{0,128}\Z")] = ""
     """The name of this controller in the lease; empty means host name and process id."""
-    provisioner: Literal["external", "simulated"] = "external"
-    """What runs the replicas: somebody else, or the simulated fleet."""
+    provisioner: Literal["external", "process", "simulated"] = "external"
+    """What runs the replicas: somebody else, this machine, or the simulated fleet."""
     fleet_socket: str = ""
     """The unix socket of the simulated fleet."""
+    process_directory: str = ""
+    """Where replicas that are processes of this machine work and log."""
+    process_host: str = "127.0.0.1"
+    """The address of this machine at which they serve."""
+    process_ports: Annotated[str, msgspec.Meta(pattern=r"\A\d{1,5}-\d{1,5}\Z")] = "20000-29999"
+    """The ports they get; keep them out of those the kernel hands out (32768 and up)."""
     lease_s: Annotated[float, msgspec.Meta(ge=1, le=600)] = 15.0
     """How long leadership lasts without renewal."""
     starting_timeout_s: _Seconds = 1800.0
@@ -75,7 +84,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     unregister_timeout_s: _Seconds = 60.0
     """How long a replica waits for proxies to be told before it goes all the same."""
     termination_grace_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 30.0
-    """How long a replica out of traffic may finish what it has."""
+    """How long a replica out of traffic may finish what it has, and how long its process may then
+    take to end before it is killed."""
     max_period_s: _Seconds = 60.0
     """No handler waits longer than this between two runs, marked or not."""
     max_mark_pause_s: _Seconds = 10.0
@@ -86,6 +96,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Folder that model folders named over the API have to be in; empty: none may be named."""
     enable_model_definition_override: bool = False
     """Whether a definition file goes over what the runtime variant brings."""
+
+    @property
+    def port_range(self) -> range:
+        """Return the ports for processes of this machine."""
+        first, _, last = self.process_ports.partition("-")
+        return range(int(first), int(last) + 1)
 
     def period(self, handler: str) -> Period:
         """Return the periods of one handler, within the two bounds above."""
@@ -129,4 +145,25 @@ def load(
             "controller.provisioner = 'simulated' needs controller.fleet_socket, the socket of "
             "a running fleet: python -m controller.provision.fleet --socket PATH"
         )
+    if settings.provisioner == "process":
+        _check_process(settings)
     return effective
+
+
+def _check_process(settings: Settings) -> None:
+    if not sys.platform.startswith("linux"):
+        raise SettingsError(
+            f"controller.provisioner = 'process' needs Linux, and this is {sys.platform}: use "
+            "'external', or run the controller in a Linux container"
+        )
+    if not settings.process_directory:
+        raise SettingsError(
+            "controller.provisioner = 'process' needs controller.process_directory, a directory "
+            "for the replicas' work and logs, such as /var/lib/fleetpulse/processes"
+        )
+    ports = settings.port_range
+    if not ports or ports[0] < 1 or ports[-1] > PORT_MAX:
+        raise SettingsError(
+            f"controller.process_ports = {settings.process_ports!r} is no range of ports: write "
+            f"FIRST-LAST, from 1 to {PORT_MAX}, such as 20000-29999"
+        )

@@ -9,7 +9,7 @@ from anyio import to_thread
 from controller.errors import ProvisionError
 from controller.model import Route, RouteId
 from controller.provision.port import Order, Session
-from controller.provision.process.ports import PortRange, Ports
+from controller.provision.process.ports import Ports
 from controller.provision.process.sessions import Sessions
 
 _Result = TypeVar("_Result")
@@ -18,7 +18,7 @@ _Result = TypeVar("_Result")
 class ProcessProvisioner:
     """Runs the command of a revision once for each route; the processes outlive this one."""
 
-    def __init__(self, directory: Path, *, host: str, ports: PortRange, grace_s: float) -> None:
+    def __init__(self, directory: Path, *, host: str, ports: range, grace_s: float) -> None:
         """Keep the sessions in `directory`; `grace_s` after SIGTERM what is left is killed."""
         self._sessions = Sessions(
             directory.absolute(), host=host, ports=Ports(host, ports), grace_s=grace_s

@@ -9,11 +9,10 @@ from controller.model import HealthCheck, Revision, RevisionSpec, Route
 from controller.provision.port import Order
 from controller.provision.process.identity import TOKEN_NAME
 from controller.provision.process.place import Place
-from controller.provision.process.ports import PortRange
 from controller.provision.processes import ProcessProvisioner
 from tests.fakes.fleet import DEPLOYMENT, REVISION, a_route
 
-PORTS = PortRange(21_000, 29_999)
+PORTS = range(21_000, 30_000)
 SLEEP = ("sleep", "1000")
 
 
@@ -41,7 +40,7 @@ def a_process_order(
 
 @contextmanager
 def processes(
-    root: Path, *, ports: PortRange = PORTS, grace_s: float = 5.0
+    root: Path, *, ports: range = PORTS, grace_s: float = 5.0
 ) -> Iterator[ProcessProvisioner]:
     """Run processes below `root`; none is left at the end."""
     provisioner = ProcessProvisioner(root, host="127.0.0.1", ports=ports, grace_s=grace_s)

@@ -21,7 +21,7 @@ from controller.provision.port import Order, Session, SessionState
 from controller.provision.process import identity
 from controller.provision.process.keeper import Log
 from controller.provision.process.place import LOGS_MAX, Place
-from controller.provision.process.ports import PortRange, is_free
+from controller.provision.process.ports import is_free
 from controller.provision.processes import ProcessProvisioner
 from tests.fakes.fleet import a_route
 from tests.fakes.processes import a_process_order, marked, processes, python, token_of
@@ -230,7 +230,7 @@ class TestRefusals:
     async def test_when_no_port_is_free_the_range_is_named(self, root: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
-            with processes(root, ports=PortRange(port, port)) as provisioner:
+            with processes(root, ports=range(port, port + 1)) as provisioner:
                 order = a_process_order()
                 answer = (await provisioner.start([order]))[order.route.id]
         assert f"no port of {port}-{port} is free on 127.0.0.1: widen process_ports" in str(answer)
@@ -257,14 +257,14 @@ class TestRefusals:
         (tmp_path / "file").touch()
         root = tmp_path / "file" / "below"
         broken = ProcessProvisioner(
-            root, host="127.0.0.1", ports=PortRange(21_000, 21_001), grace_s=1.0
+            root, host="127.0.0.1", ports=range(21_000, 21_002), grace_s=1.0
         )
         with pytest.raises(ProvisionError, match=r"process_directory .*below' cannot be used"):
             await broken.start([a_process_order()])
 
     async def test_a_host_that_is_not_of_this_machine_is_named(self, tmp_path: Path) -> None:
         abroad = ProcessProvisioner(
-            tmp_path, host="192.0.2.1", ports=PortRange(21_000, 21_001), grace_s=1.0
+            tmp_path, host="192.0.2.1", ports=range(21_000, 21_002), grace_s=1.0
         )
         order = a_process_order()
         answer = (await abroad.start([order]))[order.route.id]
@@ -541,7 +541,7 @@ def test_a_log_whose_directory_is_gone_costs_the_log_alone(tmp_path: Path) -> No
 
 async def test_asking_about_a_route_of_nobody_reads_nothing(tmp_path: Path) -> None:
     provisioner = ProcessProvisioner(
-        tmp_path / "none", host="127.0.0.1", ports=PortRange(1, 2), grace_s=1.0
+        tmp_path / "none", host="127.0.0.1", ports=range(1, 2), grace_s=1.0
     )
     started_at = time.monotonic()
     route = a_route()

@@ -10,6 +10,7 @@ from controller.settings import PERIODS, Period, Settings, load
 from probe.errors import SettingsError
 
 DATABASE = {"database_url": "fleet.db"}
+PROCESS: dict[str, object] = {"provisioner": "process", "process_directory": "/run/x"}
 
 
 @pytest.fixture
@@ -65,6 +66,11 @@ class TestRefusals:
             ({"database_url": ""}, "no database is named: pass --database"),
             ({"metrics": "9156"}, "controller.metrics = '9156' is not HOST:PORT"),
             ({"provisioner": "simulated"}, "needs controller.fleet_socket"),
+            ({"provisioner": "process"}, "needs controller.process_directory, a directory"),
+            (PROCESS | {"process_ports": "9-8"}, "process_ports = '9-8' is no range of ports"),
+            (PROCESS | {"process_ports": "0-8"}, "from 1 to 65535, such as 20000-29999"),
+            (PROCESS | {"process_ports": "8-65536"}, "process_ports = '8-65536'"),
+            (PROCESS | {"process_ports": "8000"}, "controller.process_ports = '8000'"),
             ({"provisioner": "kubernetes"}, "controller.provisioner = 'kubernetes'"),
             ({"lease_s": 0.5}, "controller.lease_s = 0.5"),
             ({"max_period_s": 0.0}, "controller.max_period_s"),
