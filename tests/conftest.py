@@ -1,6 +1,18 @@
 """What every test shares: the event loop that the daemons run on."""
 
+import signal
+
 import pytest
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what the tests start, also where a shell put the whole run behind `&`.
+
+    Such a shell ignores SIGINT for its children, and they for theirs: a command that a test ends
+    by it would never end.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from select import select
 from typing import Any, NamedTuple
 
 import anyio
@@ -238,9 +239,9 @@ class Screen:
         os.close(slave)
 
     def read_until(self, text: str) -> str:
-        """Return what it shows, up to the end when `text` does not come."""
+        """Return what it shows, up to its end or to a quiet of 20 s when `text` does not come."""
         shown = ""
-        while text not in shown:
+        while text not in shown and select([self._master], [], [], 20.0)[0]:
             try:
                 shown += os.read(self._master, 4096).decode(errors="replace")
             except OSError:  # the other side is closed: it ended
