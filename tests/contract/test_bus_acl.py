@@ -13,6 +13,9 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from controller.bus import ControlBus
 from controller.embedded import EmbeddedValkey, find_binary
+from controller.publish.appproxy import AppProxy, Outcome, values_of
+from controller.publish.keys import ProxyKeys
+from controller.route.table import Publication, table_of
 from probe.bus.connect import connect
 from probe.bus.hash_layout import HashBus
 from probe.bus.prober import ProbeBus
@@ -22,10 +25,12 @@ from probe.reasons import Reason
 from probe.wire import HealthChange, Keys, encode, partition_of
 from tests.fakes.bus_servers import until
 from tests.fakes.entries import BEAT, replica, status, target, writing
+from tests.fakes.nouns import DEMO, a_deployment, fleet
 from tests.fakes.services import redis7_binary
 
 SHIPPED = Path(__file__).resolve().parents[2] / "deploy" / "valkey.acl"
 KEYS = Keys()
+PROXY_KEYS = ProxyKeys()
 DENIED_ALL = (
     "FLUSHALL",
     "KEYS *",
@@ -53,7 +58,14 @@ DENIED_CONTROLLER = (
     "SET prober:x y",
     "ZADD probers 1 x",
     "XADD route_health_changes * a b",
-    "EVAL return 0",
+    "EVAL return(0) 1 another",
+    "GET events",
+    "XREAD STREAMS events 0",
+    "DEL events",
+    "SET endpoint.x.another y",
+    "SET endpoint.x.session.y.another z",
+    "DEL endpoint.x.route_connection_info",
+    "EVAL return(0) 1 route_probe:x",
 )
 
 
@@ -154,6 +166,11 @@ async def test_a_controller_may_do_all_that_it_does(
     await bus.changes(start.last_id, block_ms=1)
     await bus.remove_targets([replica(1)])
     assert await operator.exists(KEYS.target(replica(1)), KEYS.status(replica(1))) == 0
+    table = table_of(a_deployment(), fleet(2))
+    published = Publication(deployment_id=DEMO, epoch=1, generation=1, table=table)
+    (outcome,) = await AppProxy(bus.link, PROXY_KEYS).write([published], announce=True)
+    assert outcome is Outcome.CHANGED
+    assert await operator.exists(*values_of(PROXY_KEYS, published), PROXY_KEYS.events) == 6
     await bus.aclose()
 
 
@@ -170,13 +187,22 @@ async def test_anything_else_is_denied(server: EmbeddedValkey, user: str, comman
             await client.execute_command(*command.split(" "))  # type: ignore[no-untyped-call]  # as the library has it
 
 
-async def test_a_script_gets_a_prober_no_further_than_its_keys(
-    server: EmbeddedValkey, operator: Redis
+@pytest.mark.parametrize(
+    ("user", "key"),
+    [
+        ("prober", "route_probe:x"),
+        ("prober", "endpoint.x.route_connection_info"),
+        ("controller", "route_health:x"),
+        ("controller", "another"),
+    ],
+)
+async def test_a_script_gets_nobody_further_than_its_keys(
+    server: EmbeddedValkey, operator: Redis, user: str, key: str
 ) -> None:
-    async with Redis.from_url(url_of(server, "prober")) as client:
+    async with Redis.from_url(url_of(server, user)) as client:
         with pytest.raises(ResponseError, match=r"[Pp]ermission|can't access"):
-            await client.eval("return redis.call('SET', 'route_probe:x', 'y')", 0)
-    assert await operator.exists("route_probe:x") == 0
+            await client.eval(f"return redis.call('SET', '{key}', 'y')", 0)
+    assert await operator.exists(key) == 0
 
 
 async def test_nobody_comes_in_without_a_password(server: EmbeddedValkey) -> None:
