@@ -35,6 +35,8 @@ FROM base AS controller
 LABEL org.opencontainers.image.title="fleetpulse-controller" \
       org.opencontainers.image.description="Replaces replicas that fail and rolls out new revisions."
 ENV FLEETPULSE_CONTROLLER__METRICS=0.0.0.0:9156
+# Beyond loopback the API needs a certificate and tokens (docs/operations.md); set it true with them.
+ENV FLEETPULSE_CONTROLLER__API=false
 EXPOSE 9156
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
   CMD ["python", "-IS", "-c", "import http.client as h, os, sys; c = h.HTTPConnection('127.0.0.1', int(os.environ['FLEETPULSE_CONTROLLER__METRICS'].rpartition(':')[2]), timeout=3); c.request('GET', '/livez'); sys.exit(c.getresponse().status != 200)"]

@@ -16,6 +16,8 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
+from controller.api.front import Front
+from controller.api.page import Standing
 from controller.bus import BusFiles, ControlBus, connect
 from controller.db import migrate
 from controller.db.repository import Repository
@@ -36,7 +38,6 @@ from controller.reconcile.term import Term
 from controller.reconcile.together import together
 from controller.settings import Settings
 from probe import ops
-from probe.layers import parse_address
 from probe.wire import Keys
 
 log = structlog.get_logger()
@@ -74,16 +75,15 @@ class Controller:
             LeaseLost: if another controller took over; start again to be its standby.
         """
         try:
-            host, port = parse_address("controller.metrics", self._settings.metrics)
-            listener = await ops.bind(host, port)
-            await _check_schema(self._settings.database_url)
-            await self._bus.hello()
             pages = ops.Pages(
                 registry=self._metrics.registry, live=self._pulse.stuck, ready=self._pulse.not_ready
             )
+            front = await Front.open(self._settings, pages, standing=self._standing)
+            await _check_schema(self._settings.database_url)
+            await self._bus.hello()
             async with together() as group:
-                group.start_soon(ops.serve, listener, pages)
-                self._report(f"metrics on http://{ops.address_of(listener)}/metrics")
+                group.start_soon(front.serve)
+                self._report(f"metrics on {front.url}/metrics")
                 if once:
                     await self._lead_once()
                 else:
@@ -92,6 +92,13 @@ class Controller:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._close()
+
+    def _standing(self) -> Standing:
+        return Standing(
+            leads=self._lease.epoch is not None,
+            trouble=self._pulse.not_ready(),
+            hold=self._metrics.held,
+        )
 
     async def _until_signal(self, group: TaskGroup) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

@@ -6,7 +6,7 @@ a counter that appears with its first event hides that event from a rate.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
 from importlib.metadata import version
 from itertools import product
@@ -188,6 +188,11 @@ class ControllerMetrics:
     def publications_refused(self, deployments: int) -> None:
         """Say how many deployments have a table that was refused."""
         self._now.refused = deployments
+
+    @property
+    def held(self) -> Collection[HoldCause]:
+        """Return the causes to hold that were seen last."""
+        return self._now.hold
 
     def bus_error(self) -> None:
         """Count a failed operation on the bus."""

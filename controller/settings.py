@@ -7,6 +7,7 @@ Layers as in `probe.layers`: defaults, the `[controller]` table of a TOML file, 
 
 import sys
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Literal, NamedTuple
 
@@ -18,6 +19,7 @@ from probe.layers import Effective, Layers, parse_address
 PORT_MAX: Final = 65_535
 
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+_Days = Annotated[float, msgspec.Meta(ge=1, le=3650)]
 
 
 class Period(NamedTuple):
@@ -34,6 +36,7 @@ PERIODS: Final[Mapping[str, Period]] = {
     "check_warming_up": Period(60, 5),
     "check_running": Period(60, 10),
     "classify_health": Period(60, 5),
+    "second_opinion": Period(10, 5),
     "evict": Period(60, None),
     "drain": Period(30, 5),
     "terminate": Period(30, 5),
@@ -42,6 +45,7 @@ PERIODS: Final[Mapping[str, Period]] = {
     "check_replicas": Period(30, 5),
     "deploying": Period(30, 5),
     "destroying": Period(60, 5),
+    "prune": Period(60, None),
 }
 """Every handler's periods, unless `max_period_s` bounds them."""
 
@@ -50,7 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The controller's settings after all layers; defaults are what most fleets need."""
 
     database_url: str = ""
-    """Where the state lives: sqlite:///PATH. Required."""
+    """Where the state lives: sqlite:///PATH or postgresql://USER@HOST/NAME. Required."""
     redis_url: str = "redis://127.0.0.1:6379/0"
     """The bus: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://."""
     bus_ca_file: str = ""
@@ -64,7 +68,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     key_prefix: Annotated[str, msgspec.Meta(max_length=64, pattern=r"\A[!-~]*\Z")] = ""
     """Goes before every key, so that two systems may share one bus."""
     metrics: str = "127.0.0.1:9156"
-    """HOST:PORT of /metrics, /livez and /readyz; port 0 picks a free one and prints it."""
+    """HOST:PORT of /metrics, /livez, /readyz and the HTTP API; port 0 picks a free one, printed."""
+    api: bool = True
+    """Whether the HTTP API and its page are served there, too."""
+    api_tokens_file: str = ""
+    """Who may use the API: lines of NAME ROLE TOKEN. Empty: whoever reaches the port, so only
+    loopback is allowed. Read anew when it changes."""
+    api_certificate_file: str = ""
+    """Certificate of that port, for TLS; needed together with tokens beyond loopback."""
+    api_key_file: str = ""
+    """Its key, where the certificate file does not hold it."""
     instance: Annotated[str, msgspec.Meta(pattern=r"\A[0-9A-Za-z._:-]{0,128}\Z")] = ""
     """The name of this controller in the lease; empty means host name and process id."""
     provisioner: Literal["external", "process", "simulated"] = "external"
@@ -86,6 +99,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     termination_grace_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 30.0
     """How long a replica out of traffic may finish what it has, and how long its process may then
     take to end before it is killed."""
+    history_keep_days: _Days = 30.0
+    """How long history is kept, and the log of evictions."""
+    terminal_routes_keep_days: _Days = 7.0
+    """How long routes that have ended are kept; their history stays for as long as any."""
     max_period_s: _Seconds = 60.0
     """No handler waits longer than this between two runs, marked or not."""
     max_mark_pause_s: _Seconds = 10.0
@@ -139,7 +156,7 @@ def load(
             "no database is named: pass --database sqlite:///fleetpulse.db, or set "
             "FLEETPULSE_DATABASE_URL"
         )
-    parse_address("controller.metrics", settings.metrics)
+    _check_api(settings)
     if settings.provisioner == "simulated" and not settings.fleet_socket:
         raise SettingsError(
             "controller.provisioner = 'simulated' needs controller.fleet_socket, the socket of "
@@ -148,6 +165,31 @@ def load(
     if settings.provisioner == "process":
         _check_process(settings)
     return effective
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine by its loopback.
+
+    >>> is_loopback("127.0.0.2"), is_loopback("localhost"), is_loopback("0.0.0.0")
+    (True, True, False)
+    """
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
+
+
+def _check_api(settings: Settings) -> None:
+    host, _ = parse_address("controller.metrics", settings.metrics)
+    if settings.api_key_file and not settings.api_certificate_file:
+        raise SettingsError("controller.api_key_file needs controller.api_certificate_file, too")
+    safe = settings.api_tokens_file and settings.api_certificate_file
+    if settings.api and not safe and not is_loopback(host):
+        raise SettingsError(
+            f"controller.metrics = {settings.metrics!r} can be reached from other machines: set "
+            "controller.api_tokens_file and controller.api_certificate_file, or controller.api = "
+            "false to serve only /metrics, /livez and /readyz there"
+        )
 
 
 def _check_process(settings: Settings) -> None:

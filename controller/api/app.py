@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import anyio
 from litestar import Litestar
 from litestar.config.app import AppConfig
 from litestar.di import Provide
@@ -41,6 +42,7 @@ class Api:
     """The application, and its streams that must be ended before it."""
 
     def __init__(self, parts: Parts, access: Access) -> None:
+        self._database = parts.database
         feed = Feed(parts.database)
         self.followers = Followers(feed)
         self.app = _application(
@@ -54,6 +56,11 @@ class Api:
             [deployments, routes, events, page, description, operator_pages],
         )
         self.gate = Gate(self.app, access)
+
+    async def close(self) -> None:
+        """Let go of the database, once nobody asks any more."""
+        with anyio.CancelScope(shield=True):
+            await self._database.close()
 
 
 def only_pages(pages: ops.Pages, access: Access) -> Gate:

@@ -9,7 +9,6 @@ import binascii
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import Any, Final
 
 import anyio
@@ -21,6 +20,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from controller.api.access import Principal, Role, Tokens
 from controller.api.problems import MEDIA_TYPE, Problem
+from controller.settings import is_loopback
 
 BODY_TIMEOUT_S: Final = 10.0
 _log = structlog.get_logger("api")
@@ -192,18 +192,6 @@ def _host_of(field: str) -> str:
     if field.startswith("["):
         return field[1:].partition("]")[0]
     return field.partition(":")[0]
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine by its loopback.
-
-    >>> is_loopback("127.0.0.2"), is_loopback("localhost"), is_loopback("0.0.0.0")
-    (True, True, False)
-    """
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower().rstrip(".") == "localhost"
 
 
 OPERATOR: Final = Principal("operator", Role.OPERATOR)

@@ -45,6 +45,7 @@ BREAKS = (
     Break("core-pure", "controller/route/leave.py", "import structlog"),
     Break("redis-room", "probe/refresh.py", "import redis.exceptions"),
     Break("sql-room", "controller/reconcile/runner.py", "import sqlalchemy"),
+    Break("api-room", "controller/reconcile/runner.py", "import litestar"),
 )
 
 
