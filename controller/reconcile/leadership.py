@@ -12,6 +12,7 @@ from typing import Final
 import anyio
 
 from controller.bus import ControlBus
+from controller.db.prune import Pruner
 from controller.db.publications import KIND as PROXY_TABLE
 from controller.db.publications import Publications
 from controller.db.repository import Repository
@@ -20,11 +21,13 @@ from controller.provision.port import Provisioner
 from controller.publish.appproxy import AppProxy
 from controller.publish.keys import ProxyKeys
 from controller.reconcile.deployments import CheckReplicas, Deploying, Destroying
+from controller.reconcile.doubts import RecordHold, SecondOpinion
 from controller.reconcile.handler import Mark, Schedule
 from controller.reconcile.health import CheckWarmingUp, ClassifyHealth, Evict
 from controller.reconcile.observe import Observer
 from controller.reconcile.outbox import Sender
 from controller.reconcile.provision import CheckRunning, CheckStarting, Provision
+from controller.reconcile.prune import Prune
 from controller.reconcile.publish import SyncProxy
 from controller.reconcile.runner import Handler, Runner
 from controller.reconcile.targets import SyncProbeTargets
@@ -49,7 +52,12 @@ class Leadership:
     ) -> None:
         self._bus = bus
         observer = Observer(
-            repository, bus, metrics, clock=time.monotonic, on_amnesia=self._rewrite
+            repository,
+            bus,
+            metrics,
+            clock=time.monotonic,
+            on_amnesia=self._rewrite,
+            on_failed_look=lambda: self.runner.mark(Mark.DOUBT),
         )
         schedule = partial(schedule_of, settings)
         self._sync = SyncProbeTargets(bus, metrics, schedule("sync_probe_targets"))
@@ -70,6 +78,7 @@ class Leadership:
             CheckWarmingUp(schedule("check_warming_up")),
             CheckRunning(provisioner, schedule("check_running")),
             ClassifyHealth(schedule("classify_health"), observer.velocity),
+            SecondOpinion(bus, observer.witness, metrics, schedule("second_opinion")),
             Evict(schedule("evict"), metrics),
             Deploying(schedule("deploying")),
             CheckReplicas(schedule("check_replicas")),
@@ -81,8 +90,17 @@ class Leadership:
                 self._sync_proxy.registry,
                 timeout_s=settings.unregister_timeout_s,
             ),
+            RecordHold(repository, schedule("record_hold")),
             Terminate(
                 provisioner, bus, schedule("terminate"), grace_s=settings.termination_grace_s
+            ),
+            Prune(
+                Pruner(
+                    repository.database,
+                    history_keep_days=settings.history_keep_days,
+                    routes_keep_days=settings.terminal_routes_keep_days,
+                ),
+                schedule("prune"),
             ),
         )
         self.runner = Runner(
@@ -120,6 +138,8 @@ WAKES: Final = {
     "check_warming_up": ({Mark.WARMING_UP, Mark.HEALTH}, {Mark.READINESS, Mark.DRAINING}),
     "check_running": ({Mark.HEALTH}, {Mark.READINESS, Mark.DRAINING}),
     "classify_health": ({Mark.HEALTH}, {Mark.READINESS}),
+    "second_opinion": ({Mark.HEALTH, Mark.READINESS}, set()),
+    "record_hold": ({Mark.DOUBT}, set()),
     "evict": (set(), {Mark.READINESS, Mark.DRAINING}),
     "deploying": (
         {Mark.DEPLOYMENTS, Mark.READINESS},
@@ -135,6 +155,7 @@ WAKES: Final = {
         {Mark.READINESS, Mark.DRAINING, Mark.DEPLOYMENTS, Mark.TARGETS},
         set(),
     ),
+    "prune": (set(), set()),
     "drain": ({Mark.DRAINING, Mark.UNREGISTERED}, {Mark.TARGETS, Mark.COOLING_DOWN}),
     "terminate": ({Mark.COOLING_DOWN}, {Mark.READINESS}),
 }
