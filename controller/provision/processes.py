@@ -9,6 +9,8 @@ from anyio import to_thread
 from controller.errors import ProvisionError
 from controller.model import Route, RouteId
 from controller.provision.port import Order, Session
+from controller.provision.process.ender import Ender
+from controller.provision.process.place import places
 from controller.provision.process.ports import Ports
 from controller.provision.process.sessions import Sessions
 
@@ -36,12 +38,13 @@ class ProcessProvisioner:
         """End the sessions with all that they started."""
         return await _in_thread(lambda: self._sessions.stop(routes)) if routes else {}
 
-    def end_all(self) -> None:
-        """End every session of the directory: for whoever owns it, at its own end."""
-        self._sessions.end_all()
-
     async def close(self) -> None:
         """Hold nothing: the sessions live on."""
+
+
+def end_processes(directory: Path, *, grace_s: float) -> None:
+    """End every session in `directory`: for whoever owns it, at its own end."""
+    Ender(grace_s=grace_s).end(places(directory))
 
 
 async def _in_thread(work: Callable[[], _Result]) -> _Result:

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from controller.db import migrate
 from controller.embedded import EmbeddedValkey
 from controller.errors import ControllerError
 from controller.provision.fleet.process import fleet_child
+from controller.provision.processes import end_processes
 
 log = structlog.get_logger()
 
@@ -36,16 +38,25 @@ _PAUSE_S: Final = 0.2
 """And their pause when a mark wakes them: a replica passes five handlers until it is probed."""
 
 
+class Runs(StrEnum):
+    """What runs the replicas of a local stack."""
+
+    SIMULATED = "simulated"
+    PROCESS = "process"
+
+
 class StackError(ControllerError):
     """A part of the local system does not start."""
 
 
 class Stack:
-    """Bus, fleet, controller and prober; each is started again when it ends by itself."""
+    """Bus, controller, prober and what runs replicas; what ends by itself is started again."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, runs: Runs = Runs.SIMULATED) -> None:
         """Prepare to live in `directory`, which must be private and short of name."""
         self.directory = directory
+        self.processes = directory / "processes"
+        self._runs = runs
         self.bus = EmbeddedValkey(directory)
         self.fleet_socket = directory / "fleet.sock"
         self.redis_url = self.bus.url
@@ -53,7 +64,7 @@ class Stack:
         self._settings = directory / "fleetpulse.toml"
         self.children: Mapping[str, Child] = {
             "bus": self.bus.process,
-            "fleet": fleet_child(self.fleet_socket, log_path=directory / "fleet.log"),
+            **self._fleet(),
             "controller": self._python("controller", "controller", *self._config()),
             "prober": self._python("prober", "probe", *self._config()),
         }
@@ -72,10 +83,12 @@ class Stack:
         """
         self._settings.write_text(self._toml(), encoding="utf-8")
         self.children["bus"].start()
-        self.children["fleet"].start()
+        if "fleet" in self.children:
+            self.children["fleet"].start()
         await migrate.upgrade(self.database_url)
         await self._until("bus", self.bus.is_ready)
-        await self._until("fleet", self.fleet_socket.exists)
+        if "fleet" in self.children:
+            await self._until("fleet", self.fleet_socket.exists)
         self.children["prober"].start()
         self.children["controller"].start()
         for name in ("prober", "controller"):
@@ -138,8 +151,18 @@ class Stack:
         """End everything in good order: first who writes, then what it writes to."""
         for name in ("controller", "prober"):
             self.children[name].send(signal.SIGTERM)
-        for name in ("controller", "prober", "fleet", "bus"):
+        for name in ("controller", "prober"):
             self.children[name].end(patience_s=10.0)
+        if self._runs is Runs.PROCESS:
+            end_processes(self.processes, grace_s=_PACE_S)
+        for name in ("fleet", "bus"):
+            if name in self.children:
+                self.children[name].end(patience_s=10.0)
+
+    def _fleet(self) -> dict[str, Child]:
+        if self._runs is Runs.PROCESS:
+            return {}
+        return {"fleet": fleet_child(self.fleet_socket, log_path=self.directory / "fleet.log")}
 
     def _python(self, name: str, module: str, *arguments: str) -> Child:
         return Child(
@@ -162,8 +185,9 @@ metrics = "127.0.0.1:0"
 database_url = "{self.database_url}"
 redis_url = "{self.redis_url}"
 metrics = "127.0.0.1:0"
-provisioner = "simulated"
+provisioner = "{self._runs}"
 fleet_socket = "{self.fleet_socket}"
+process_directory = "{self.processes}"
 max_period_s = {_PACE_S}
 max_mark_pause_s = {_PAUSE_S}
 first_sync_s = 0

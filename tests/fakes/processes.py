@@ -9,7 +9,7 @@ from controller.model import HealthCheck, Revision, RevisionSpec, Route
 from controller.provision.port import Order
 from controller.provision.process.identity import TOKEN_NAME
 from controller.provision.process.place import Place
-from controller.provision.processes import ProcessProvisioner
+from controller.provision.processes import ProcessProvisioner, end_processes
 from tests.fakes.fleet import DEPLOYMENT, REVISION, a_route
 
 PORTS = range(21_000, 30_000)
@@ -47,7 +47,7 @@ def processes(
     try:
         yield provisioner
     finally:
-        provisioner.end_all()
+        end_processes(root, grace_s=0.3)
 
 
 def token_of(root: Path, route: Route) -> str:

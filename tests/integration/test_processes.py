@@ -19,6 +19,7 @@ from controller.errors import ProvisionError
 from controller.model import RevisionSpec, Route
 from controller.provision.port import Order, Session, SessionState
 from controller.provision.process import identity
+from controller.provision.process.ender import Ender
 from controller.provision.process.keeper import Log
 from controller.provision.process.place import LOGS_MAX, Place
 from controller.provision.process.ports import is_free
@@ -360,7 +361,7 @@ time.sleep(1000)
     async def test_a_slow_end_is_told_and_asked_about_again(
         self, root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("controller.provision.process.sessions.STOP_WAIT_S", 0.05)
+        monkeypatch.setattr("controller.provision.process.ender.STOP_WAIT_S", 0.05)
         with processes(root, grace_s=0.5) as provisioner:
             route = await started(provisioner, a_process_order(*python(DEAF)))
             await said(root, route, "ready")
@@ -371,7 +372,7 @@ time.sleep(1000)
     async def test_a_keeper_that_stands_still_does_not_keep_its_session(
         self, root: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("controller.provision.process.sessions.KEEPER_GRACE_S", 0.2)
+        monkeypatch.setattr("controller.provision.process.ender.KEEPER_GRACE_S", 0.2)
         with processes(root, grace_s=0.1) as provisioner:
             route = await started(provisioner, a_process_order())
             token, keeper = token_of(root, route), Place(root, route.id).keeper
@@ -485,7 +486,7 @@ class TestRestart:
         with (place.path / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # as if a keeper lived
             assert (await session_of(provisioner, route)).state is SessionState.RUNNING
-            provisioner._sessions._ended(place)
+            assert not Ender(grace_s=0.0).is_over(place)
         assert (await session_of(provisioner, bystander)).state is SessionState.RUNNING
 
     @pytest.mark.parametrize(

@@ -1,11 +1,9 @@
 """Sessions as processes of this machine: started by a keeper each, asked about, ended.
 
 Blocking, for the adapter's threads. What it knows it reads from the sessions' directories, so that
-a controller that was started anew knows as much as the one before it; in memory are only the
-keepers that are children of this process, to be reaped, and since when a session is asked to end.
+a controller that was started anew knows as much as the one before it.
 """
 
-import contextlib
 import json
 import os
 import secrets
@@ -22,6 +20,7 @@ from controller.errors import ProvisionError
 from controller.model import Revision, Route, RouteId
 from controller.provision.port import Order, Session, SessionState
 from controller.provision.process import identity
+from controller.provision.process.ender import Ender
 from controller.provision.process.identity import TOKEN_NAME, boot_id
 from controller.provision.process.place import Place, Promise, places
 from controller.provision.process.ports import Ports, is_free
@@ -31,12 +30,8 @@ INHERITED: Final = ("PATH", "HOME", "LANG")
 """What a command gets of our environment; the rest, secrets among it, is not its affair."""
 START_WAIT_S: Final = 2.0
 """How long a start waits for the word that the command runs; it takes 0.05 s."""
-STOP_WAIT_S: Final = 5.0
-"""How long a stop waits for the end; later it is asked again."""
 COMING_S: Final = 10.0
 """A keeper that was started and is not there after so long will not come."""
-KEEPER_GRACE_S: Final = 5.0
-"""How much later than it should a keeper may be done before it is killed itself."""
 _POLL_S: Final = 0.01
 _KEEPER: Final = str(Path(__file__).with_name("keeper.py"))
 
@@ -49,8 +44,7 @@ class Sessions:
         self._host = host
         self._ports = ports
         self._grace_s = grace_s
-        self._keepers: set[int] = set()
-        self._asked_at: dict[str, float] = {}
+        self._ender = Ender(grace_s=grace_s)
         self._starting = threading.Lock()
 
     def start(self, orders: Sequence[Order]) -> dict[RouteId, str | ProvisionError]:
@@ -80,7 +74,7 @@ class Sessions:
         Raises:
             ProvisionError: if the directory cannot be read.
         """
-        self._reap()
+        self._ender.reap()
         try:
             return {route.id: self._inspect(route.id) for route in routes}
         except OSError as error:
@@ -93,15 +87,11 @@ class Sessions:
             ProvisionError: if the directory cannot be used.
         """
         try:
-            left = self._end({route.id: Place(self._root, route.id) for route in routes})
+            left = self._ender.end([Place(self._root, route.id) for route in routes])
         except OSError as error:
             raise _unusable(self._root, error) from error
         slow = f"its process was asked to end, and is killed after {self._grace_s:g} s"
         return {route.id: ProvisionError(slow) if route.id in left else None for route in routes}
-
-    def end_all(self) -> None:
-        """End every session there is."""
-        self._end({RouteId(place.path.name): place for place in places(self._root)})
 
     def _prepare(self) -> None:
         try:
@@ -174,7 +164,7 @@ class Sessions:
                 setsid=True,  # what ends this process is not meant for its replicas
                 setsigmask=[signal.SIGTERM],  # until it knows what to do about it
             )
-        self._keepers.add(pid)
+        self._ender.adopt(pid)
 
     def _verdict(self, route_id: RouteId, session_id: str, deadline: float) -> str | ProvisionError:
         """Wait until the command runs, or cannot; what takes longer is looked after later."""
@@ -182,7 +172,7 @@ class Sessions:
         while time.monotonic() < deadline:
             ended = place.exit
             if ended is not None and not ended.started:
-                self._end({route_id: place})
+                self._ender.end([place])
                 return ProvisionError(ended.reason)
             keeper = place.keeper
             if ended is not None or (keeper is not None and keeper.running):
@@ -219,48 +209,6 @@ class Sessions:
             port=promise.port if running else None,
             exit_reason=reason,
         )
-
-    def _end(self, left: Mapping[RouteId, Place]) -> set[RouteId]:
-        """Ask them all to end; return those that have not after a while."""
-        remaining = dict(left)
-        deadline = time.monotonic() + min(STOP_WAIT_S, self._grace_s + KEEPER_GRACE_S)
-        while True:
-            for route_id in [*remaining]:
-                if self._ended(remaining[route_id]):
-                    del remaining[route_id]
-                    self._asked_at.pop(route_id, None)
-            self._reap()
-            if not remaining or time.monotonic() >= deadline:
-                return set(remaining)
-            time.sleep(_POLL_S)
-
-    def _ended(self, place: Place) -> bool:
-        """Tell whether nothing is left of a session; ask what is left to end."""
-        promise = place.promise
-        if promise is None:
-            return True
-        if not place.is_kept():
-            if place.exit is None:
-                identity.sweep(promise.token)
-            return place.retire()
-        keeper, now = place.keeper, time.monotonic()
-        if keeper is None:
-            return False  # it has just come
-        name = place.path.name
-        if name not in self._asked_at:
-            self._asked_at[name] = now
-            identity.send(keeper, promise.token, signal.SIGTERM)
-        elif now - self._asked_at[name] > self._grace_s + KEEPER_GRACE_S:
-            identity.send(keeper, promise.token, signal.SIGKILL)  # its command dies with it
-        return False
-
-    def _reap(self) -> None:
-        """Take note of the keepers that ended, so that the kernel forgets them."""
-        for pid in [*self._keepers]:
-            with contextlib.suppress(ChildProcessError):
-                if os.waitpid(pid, os.WNOHANG)[0] == 0:
-                    continue
-            self._keepers.discard(pid)
 
 
 def _session_id(route_id: RouteId) -> str:
