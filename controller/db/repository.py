@@ -4,14 +4,14 @@ Every write is a compare-and-set on what was seen, in one transaction with its h
 is decided here, what should happen is not.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.sql import ColumnElement
 
-from controller.db import evictions, history
+from controller.db import evictions, history, holds
 from controller.db.bulk import insert_rows, move_routes
 from controller.db.change import applied, changes_anything
 from controller.db.deployments import find_deployments, move_deployment
@@ -36,10 +36,12 @@ from controller.model import (
     Note,
     Outcome,
     RolloutId,
+    Route,
     RouteChange,
     RouteId,
     RouteStatus,
     Snapshot,
+    Stage,
 )
 from controller.route.evict import Eviction
 
@@ -89,13 +91,36 @@ class Repository:
             found = await find_deployments(connection)
             rows = (await connection.execute(select_routes(_LIVE))).all()
             counts = {RolloutId(key): n for key, n in await connection.execute(failed)}
+            seen = tuple(map(route_of, rows))
+            since_ms = _oldest_clock(found, seen)
+            held = () if since_ms is None else await holds.spans(connection, since_ms=since_ms)
             now = (await connection.execute(select(now_ms()))).scalar_one()
         return Snapshot(
             now_ms=now,
             deployments={deployment.id: deployment for deployment in found},
-            routes=tuple(map(route_of, rows)),
+            routes=seen,
             failed_counts=counts,
+            holds=held,
         )
+
+    async def open_holds(self) -> frozenset[DeploymentId | None]:
+        """Return who was held when it was last recorded; None stands for the fleet.
+
+        Raises:
+            DatabaseUnreachable: if the database does not answer.
+        """
+        async with self._database.read() as connection:
+            return await holds.open_holds(connection)
+
+    async def record_holds(self, held: holds.Held, *, epoch: int) -> int:
+        """Begin and end what differs from `held`; return how many rows that took.
+
+        Raises:
+            LeaseLost: if `epoch` does not lead any more.
+            DatabaseUnreachable: if the database does not answer.
+        """
+        async with self._database.write(epoch=epoch) as write:
+            return await holds.write_holds(write, held)
 
     async def clock_ms(self) -> int:
         """Return the database's time now.
@@ -200,6 +225,13 @@ async def _write_decision(write: Write, decision: Decision) -> None:
     if decision.change is not None:
         await _write_end(write, seen, decision.change)
     await history.write_notes(write, decision.notes)
+
+
+def _oldest_clock(found: Iterable[Deployment], seen: Iterable[Route]) -> int | None:
+    """Return since when the oldest clock runs that HOLD can stop; None: none runs."""
+    rollouts = [each.rollout.started_at_ms for each in found if each.rollout is not None]
+    warming = [each.entered_at_ms for each in seen if each.stage is Stage.WARMING_UP]
+    return min(rollouts + warming, default=None)
 
 
 async def _write_changes(write: Write, changes: Sequence[RouteChange]) -> list[RouteId]:

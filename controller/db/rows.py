@@ -115,6 +115,7 @@ def deployment_of(values: RowMapping) -> Deployment:
         rollout=rollout_of(values) if in_flight else None,
         version=values[of.version],
         phase_entered_at_ms=values[of.phase_entered_at_ms],
+        forced_until_ms=values[of.forced_until_ms],
     )
 
 

@@ -214,6 +214,20 @@ evictions: Final = Table(
     Index(None, "at_ms"),
 )
 
+holds: Final = Table(
+    "holds",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    # Null: the whole fleet was held.
+    Column("deployment_id", _ID, ForeignKey("deployments.id")),
+    Column("causes", Text, nullable=False),
+    Column("from_ms", BigInteger, nullable=False),
+    # Null: it lasts. Deadlines that rest on evidence are that much longer (S15).
+    Column("to_ms", BigInteger),
+    Column("epoch", BigInteger, nullable=False),
+    Index(None, "to_ms"),
+)
+
 audit: Final = Table(
     "audit",
     metadata,

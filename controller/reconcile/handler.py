@@ -49,6 +49,8 @@ class Mark(StrEnum):
     """Proxies were told of another table: who is not in it may go."""
     TARGETS = "targets"
     """The set of replicas to probe changed, or the bus lost its memory."""
+    DOUBT = "doubt"
+    """The bus did not answer: two such looks in a row are HOLD, so the next one comes soon."""
     DEPLOYMENTS = "deployments"
     """An operator changed a deployment."""
 

@@ -50,12 +50,14 @@ class Observer:
         *,
         clock: Callable[[], float],
         on_amnesia: Callable[[], None],
+        on_failed_look: Callable[[], None],
     ) -> None:
         self._repository = repository
         self._bus = bus
         self._metrics = metrics
         self._clock = clock
         self._on_amnesia = on_amnesia
+        self._on_failed_look = on_failed_look
         self._reachable = True
         self._clocks = ClockGuard()
         self._bus_s: float | None = None
@@ -143,6 +145,7 @@ class Observer:
                 log.warning("bus_away", error=str(error), consequence="nothing is evicted")
             self._reachable, self._bus_s = False, None
             self._metrics.bus_error()
+            self._on_failed_look()
             return self.witness.nothing()
         if not self._reachable:
             log.info("bus_back")

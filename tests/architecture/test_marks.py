@@ -42,12 +42,13 @@ def test_every_mark_has_a_consumer_and_a_producer() -> None:
 
 
 def test_what_no_handler_can_know_is_marked_from_outside() -> None:
-    """R-49: a verdict, a bus without memory, an operator's change, and a proxy that was told."""
+    """R-49: a verdict, a bus without memory or without an answer, an operator, a proxy told."""
     assert {mark for _, mark in external_producers()} == {
         Mark.HEALTH,
         Mark.TARGETS,
         Mark.DEPLOYMENTS,
         Mark.UNREGISTERED,
+        Mark.DOUBT,
     }
 
 

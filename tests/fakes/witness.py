@@ -137,12 +137,14 @@ class Watch:
         self.bus.say(*(said(route, seq=1) for route in routes))
         self.metrics = ControllerMetrics()
         self.amnesias = 0
+        self.failed_looks = 0
         self.observer = Observer(
             self.ledger,
             self.bus,
             self.metrics,
             clock=lambda: self.now_s,
             on_amnesia=self._on_amnesia,
+            on_failed_look=self._on_failed_look,
         )
 
     async def look(self, *, after_s: float = 0.0) -> World:
@@ -152,3 +154,6 @@ class Watch:
 
     def _on_amnesia(self) -> None:
         self.amnesias += 1
+
+    def _on_failed_look(self) -> None:
+        self.failed_looks += 1
