@@ -1,5 +1,6 @@
 """`fleetpulse revision`: the versions of a deployment, and where each one's values come from."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,7 +128,7 @@ def _show(
     if definition is not None:
         click.echo()
         rows = [
-            {"place": place, "from": source.value, "value": value}
+            {"place": place, "from": source.value, "value": _plain(value)}
             for place, source, value in values_of(definition)
         ]
         show(rows, as_json=False, nothing="no definition")
@@ -139,4 +140,11 @@ def _flat(values: dict[str, object], before: str = "") -> Iterator[tuple[str, ob
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{before}{key}.")
         else:
-            yield f"{before}{key}", value
+            yield f"{before}{key}", _plain(value)
+
+
+def _plain(value: object) -> object:
+    """Return a list of words as one would type it, and nothing for an empty table."""
+    if isinstance(value, list | tuple):
+        return shlex.join(map(str, value))
+    return value or None if isinstance(value, dict) else value

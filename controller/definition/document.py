@@ -87,22 +87,17 @@ class _EachKeyOnce(yaml.SafeLoader):
     ) -> dict[Hashable, Any]:
         known: set[object] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
             place = f"line {key_node.start_mark.line + 1}"
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                # A kilobyte of merged merges is a gigabyte of keys.
+                raise _Unwanted(f"{place}: '<<' is not read; write the keys out")
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
                 raise _Unwanted(f"{place}: a key must be text")
             if key in known:
                 raise _Unwanted(f"{place}: the key {key!r} stands there twice; keep one")
             known.add(key)
         return super().construct_mapping(node, deep=deep)
-
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Refuse merging: a kilobyte of merged merges is a gigabyte of keys."""
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                raise _Unwanted(
-                    f"line {key_node.start_mark.line + 1}: '<<' is not read; write the keys out"
-                )
 
 
 class _Pairs(dict[str, Any]):
