@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
-from typing import Final, Generic, Literal, NamedTuple, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Final, Generic, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
@@ -145,11 +146,16 @@ def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def _choices(kind: object) -> str:
-    """Return what may be written where only some words may; empty elsewhere."""
-    words = get_args(kind) if get_origin(kind) is Literal else ()
+    """Return the words that may be written, alone or beside another type; empty without any."""
     if isinstance(kind, type) and issubclass(kind, Enum):
-        words = tuple(each.value for each in kind)
-    return f"; write one of {', '.join(map(str, words))}" if words else ""
+        words = [repr(each.value) for each in kind]
+        return f"; write one of {', '.join(words)}"
+    joined = get_origin(kind) in {Union, UnionType}
+    parts = get_args(kind) if joined else (kind,)
+    words = [repr(word) for part in parts if get_origin(part) is Literal for word in get_args(part)]
+    if not words:
+        return ""
+    return f", or {' or '.join(words)}" if joined else f"; write one of {', '.join(words)}"
 
 
 def parse_address(key: str, text: str) -> Address:

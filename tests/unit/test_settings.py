@@ -213,3 +213,8 @@ def test_what_may_be_reached_may_be_set_from_the_environment() -> None:
     assert effective.settings.allow_dns is True
     assert effective.settings.proxy_for == ("10.1.0.0/16", ".example")
     assert "s3cret" not in "\n".join(effective.lines())
+
+
+def test_a_number_out_of_bounds_is_answered_with_the_word_that_may_stand_for_it() -> None:
+    with pytest.raises(SettingsError, match="Expected `int` >= 1, or 'auto'"):
+        load(None, {"FLEETPULSE_PROBE__WORKERS": "0"}, flags={})
