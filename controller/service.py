@@ -46,6 +46,9 @@ from controller.model_folder import ModelFolders
 OPERATOR: Final = "operator"
 """Who did it, where nobody says who."""
 
+FORCE_MAX_S: Final = 3600
+"""Nobody answers for a fleet longer than he looks at it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentApplied:
@@ -99,34 +102,37 @@ class Service(Reads):
         _check_replicas(replicas)
         settings = settings_values(replicas, policy, cleanup_target_statuses)
         wanted = await self._resolved(revision)
-        try:
-            async with self._database.write(epoch=None) as write:
-                changes = await _apply_settings(
-                    write, name, settings, actor=actor, expected_version=expected_version
+
+        async def work(write: Write) -> DeploymentApplied:
+            changes = await _apply_settings(
+                write, name, settings, actor=actor, expected_version=expected_version
+            )
+            deployment = await changeable(write, name)
+            newest = next(iter(await revisions_of(write.connection, deployment.id)), None)
+            if newest is None or not wanted.is_like(newest):
+                newest = await _next_revision(write, deployment, newest, wanted, actor=actor)
+                changes.append(f"added revision {newest.number}")
+            if auto_activate and not await activation.was_tried(write, newest):
+                await activation.activate(write, deployment, newest, actor=actor)
+                changes.append(f"activated revision {newest.number}")
+            if changes:
+                detail = {"changes": changes}
+                about = deployment.id
+                await note_verb(
+                    write,
+                    "apply",
+                    actor=actor,
+                    reason=reason,
+                    deployment_id=about,
+                    detail=detail,
                 )
-                deployment = await changeable(write, name)
-                newest = next(iter(await revisions_of(write.connection, deployment.id)), None)
-                if newest is None or not wanted.is_like(newest):
-                    newest = await _next_revision(write, deployment, newest, wanted, actor=actor)
-                    changes.append(f"added revision {newest.number}")
-                if auto_activate and not await activation.was_tried(write, newest):
-                    await activation.activate(write, deployment, newest, actor=actor)
-                    changes.append(f"activated revision {newest.number}")
-                if changes:
-                    detail = {"changes": changes}
-                    about = deployment.id
-                    await note_verb(
-                        write,
-                        "apply",
-                        actor=actor,
-                        reason=reason,
-                        deployment_id=about,
-                        detail=detail,
-                    )
-                found = await living(write.connection, name)
+            found = await living(write.connection, name)
+            return DeploymentApplied(deployment=found, changes=tuple(changes))
+
+        try:
+            return await self._database.transact(work, epoch=None)
         except IntegrityError as error:
             raise Conflict(f"deployment {name!r} was created meanwhile; apply it again") from error
-        return DeploymentApplied(deployment=found, changes=tuple(changes))
 
     async def scale(
         self,
@@ -160,6 +166,45 @@ class Service(Reads):
                     deployment_id=seen.id,
                     detail=detail,
                 )
+            return await living(write.connection, name)
+
+    async def force(
+        self,
+        name: str,
+        *,
+        for_s: float,
+        actor: str = OPERATOR,
+        reason: str,
+        expected_version: int | None = None,
+    ) -> Deployment:
+        """Let evictions here pass HOLD, breakers and second witnesses for a while (S21).
+
+        Floor, budgets and fresh evidence stay. Zero seconds end it.
+
+        Raises:
+            InvalidInput: if the time is out of bounds, or no reason is given.
+            NotFound: if there is no such deployment.
+            Conflict: if it is being deleted.
+        """
+        if not 0 <= for_s <= FORCE_MAX_S:
+            raise InvalidInput(f"{for_s:g} s: force for 0 to {FORCE_MAX_S} s; 0 ends it")
+        if not reason.strip():
+            raise InvalidInput("force needs a reason: who reads the log later must know why")
+        async with self._database.write(epoch=None) as write:
+            seen = await changeable(write, name, expected_version=expected_version)
+            until_ms = write.now_ms + int(for_s * 1000) if for_s else None
+            await move_deployment(write, seen, {"forced_until_ms": until_ms})
+            what = f"forced evictions for {for_s:g} s" if for_s else "ended the force"
+            message = f"{actor} {what}: {reason}"
+            await activation.record(write, seen, category="force", message=message)
+            await note_verb(
+                write,
+                "force",
+                actor=actor,
+                reason=reason,
+                deployment_id=seen.id,
+                detail={"for_s": for_s},
+            )
             return await living(write.connection, name)
 
     async def delete(

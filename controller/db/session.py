@@ -108,16 +108,19 @@ class Database:
     ) -> _Result:
         """Run `work` in a write transaction, and again where another one stood in its way.
 
+        It did when two waited for each other, and when both wrote the first row of one name.
+
         Raises:
             LeaseLost: if `epoch` is not, or no longer, the one that leads.
             Conflict: if others stood in the way each time.
+            IntegrityError: if the rows are there each time.
             DatabaseUnreachable: if the database does not answer, or stays busy for 5 s.
         """
         for left in reversed(range(TRIES)):
             try:
                 async with self.write(epoch=epoch) as write:
                     return await work(write)
-            except StoodInTheWay:
+            except (StoodInTheWay, IntegrityError):
                 if not left:
                     raise
         raise AssertionError("the last try returns or raises")
