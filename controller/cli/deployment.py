@@ -1,5 +1,6 @@
 """`fleetpulse deployment`: what should run, and how many of it."""
 
+import re
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,6 +123,41 @@ def scale(name: str, replicas: int, database_url: str, as_json: bool) -> None:  
             routes = await verbs.list_routes()
         sentence = f"{found.name}: {found.target_count} replicas wanted"
         said(sentence, describe(found, routes), as_json=as_json)
+
+    run(work)
+
+
+def _seconds(_context: click.Context, _option: click.Parameter, value: str) -> float:
+    """Return a time as people write it, 90s, 10m or 1h, in seconds."""
+    found = re.fullmatch(r"(\d{1,5})([smh]?)", value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no time; write for example 90s, 10m or 1h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+@deployment.command()
+@click.argument("name")
+@click.option(
+    "--for",
+    "for_s",
+    required=True,
+    metavar="TIME",
+    callback=_seconds,
+    help="How long, up to 1h: 90s, 10m; 0 ends it.",
+)
+@click.option("--reason", required=True, help="Why; it goes into the audit log.")
+@database_option
+@json_option
+def force(name: str, for_s: float, reason: str, database_url: str, as_json: bool) -> None:  # noqa: FBT001
+    """Let evictions here pass HOLD and breakers for a while; budgets and the floor stay."""
+
+    async def work() -> None:
+        async with service(database_url) as verbs:
+            found = await verbs.force(name, for_s=for_s, reason=reason)
+            routes = await verbs.list_routes()
+        until_ms = found.forced_until_ms
+        until = "not forced" if until_ms is None else f"forced until {_utc(until_ms)}"
+        said(f"{found.name}: {until}", describe(found, routes), as_json=as_json)
 
     run(work)
 
