@@ -1,4 +1,4 @@
-"""`fleetpulse up`: the whole system on this machine, with a simulated fleet."""
+"""`fleetpulse up`: the whole system on this machine, with simulated replicas or real ones."""
 
 import math
 import signal
@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,14 +18,18 @@ from rich.console import Console
 from rich.live import Live
 
 from controller.bus import ControlBus, connect
+from controller.cli.deployment import read_file
 from controller.cli.session import EXIT_BAD, fail, plainly, run, show_one
 from controller.db.repository import Repository
 from controller.db.session import open_database
+from controller.definition.deployment_file import DeploymentFile
+from controller.errors import InvalidInput
 from controller.provision.fleet.client import FleetClient
 from controller.service import Service
+from controller.up.files import Files
 from controller.up.janitor import Janitor
 from controller.up.sight import Sight, Summary
-from controller.up.stack import Stack
+from controller.up.stack import Runs, Stack
 from controller.up.tour import Tour
 from controller.up.view import picture
 from probe import logs
@@ -42,12 +47,26 @@ def _a_number(ctx: click.Context, param: click.Parameter, value: float | None) -
 
 @click.command()
 @click.option(
+    "--provisioner",
+    "runs",
+    type=click.Choice([each.value for each in Runs]),
+    default=Runs.SIMULATED.value,
+    show_default=True,
+    help="What replicas are: simulated, or processes of this machine, as files say.",
+)
+@click.option(
+    "-f",
+    "--file",
+    "paths",
+    multiple=True,
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="A deployment to run, with --provisioner process; may be repeated.",
+)
+@click.option(
     "--replicas",
     metavar="N",
     type=click.IntRange(1, 5000),
-    default=DEFAULT_REPLICAS,
-    show_default=True,
-    help="How many, in the simulated fleet.",
+    help=f"How many, in the simulated fleet.  [default: {DEFAULT_REPLICAS}]",
 )
 @click.option("--chaos", is_flag=True, help="Kill, hang and flap replicas while it runs.")
 @click.option(
@@ -59,26 +78,79 @@ def _a_number(ctx: click.Context, param: click.Parameter, value: float | None) -
     help="Stop by itself after so many; else at Ctrl-C.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object.")
-def up(replicas: int, chaos: bool, for_s: float | None, as_json: bool) -> None:  # noqa: FBT001 - click
-    """Run bus, fleet, controller and prober until Ctrl-C; nothing is installed or left behind.
+def up(
+    *,
+    runs: str,
+    paths: tuple[Path, ...],
+    replicas: int | None,
+    chaos: bool,
+    for_s: float | None,
+    as_json: bool,
+) -> None:
+    """Run bus, replicas, controller and prober until Ctrl-C; nothing is installed or left behind.
 
     Exits 0 only when all invariants held.
     """
     started = time.monotonic()
     logs.configure()
+    with plainly():
+        files = _files(Runs(runs), paths, replicas, chaos=chaos)
+    show = Show(Runs(runs), files, replicas or DEFAULT_REPLICAS, chaos)
     with ExitStack() as ends:
         directory = _private_directory()
         ends.callback(Janitor(directory).close)
         with plainly():
-            stack = Stack(directory)
+            stack = Stack(directory, runs=show.runs)
         ends.callback(stack.stop)
-        summary = run(lambda: _Run(stack, started, replicas, chaos=chaos).until(for_s))
+        summary = run(lambda: _Run(stack, started, show).until(for_s))
     if as_json:
         click.echo(msgspec.json.encode(summary).decode())
     else:
         show_one(msgspec.structs.asdict(summary), as_json=False)
     if summary.invariant_violations:
         sys.exit(EXIT_BAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """What is run."""
+
+    runs: Runs
+    files: tuple[DeploymentFile, ...]
+    simulated: int
+    """How many replicas, in the simulated fleet."""
+    chaos: bool
+
+    @property
+    def replicas(self) -> int:
+        """Return how many replicas are wanted in all."""
+        if self.runs is Runs.PROCESS:
+            return sum(one.replicas for one in self.files)
+        return self.simulated
+
+    def operator(self, verbs: Service, fleet: FleetClient) -> Files | Tour:
+        """Return who operates the stack."""
+        if self.runs is Runs.PROCESS:
+            return Files(verbs, self.files)
+        return Tour(verbs, fleet, replicas=self.replicas, chaos=self.chaos)
+
+
+def _files(
+    runs: Runs, paths: tuple[Path, ...], replicas: int | None, *, chaos: bool
+) -> tuple[DeploymentFile, ...]:
+    """Read the files, when these options can go together."""
+    if runs is Runs.SIMULATED and paths:
+        raise InvalidInput(
+            "-f is for --provisioner process: the simulated fleet brings its own deployments"
+        )
+    if runs is Runs.PROCESS and not paths:
+        raise InvalidInput("--provisioner process needs -f FILE, a deployment to run")
+    if runs is Runs.PROCESS and (chaos or replicas is not None):
+        raise InvalidInput(
+            "--replicas and --chaos are for the simulated fleet: the file says how many replicas, "
+            "and `kill -9` is chaos enough"
+        )
+    return tuple(read_file(path) for path in paths)
 
 
 def _private_directory() -> Path:
@@ -91,11 +163,10 @@ def _private_directory() -> Path:
 class _Run:
     """One run of the stack, from start to summary."""
 
-    def __init__(self, stack: Stack, started: float, replicas: int, *, chaos: bool) -> None:
+    def __init__(self, stack: Stack, started: float, show: Show) -> None:
         self._stack = stack
         self._started = started
-        self._replicas = replicas
-        self._chaos = chaos
+        self._show = show
         self._said_at = float("-inf")
 
     async def until(self, for_s: float | None) -> Summary:
@@ -105,13 +176,13 @@ class _Run:
         bus = ControlBus(connect(self._stack.redis_url))
         fleet = FleetClient(self._stack.fleet_socket)
         sight = Sight(self._stack, Repository(database), bus)
-        tour = Tour(Service(database), fleet, chaos=self._chaos)
+        operator = self._show.operator(Service(database), fleet)
         try:
-            await tour.begin(self._replicas)
+            await operator.begin()
             deadline = float("inf") if for_s is None else self._started + for_s
             async with anyio.create_task_group() as group:
                 group.start_soon(_cancel_on_signal, group.cancel_scope)
-                await self._watch(sight, tour, deadline)
+                await self._watch(sight, operator, deadline)
                 group.cancel_scope.cancel()
             await sight.look()
             return sight.summary(seconds=time.monotonic() - self._started)
@@ -122,7 +193,7 @@ class _Run:
                 await bus.aclose()
                 await database.close()
 
-    async def _watch(self, sight: Sight, tour: Tour, deadline: float) -> None:
+    async def _watch(self, sight: Sight, operator: Files | Tour, deadline: float) -> None:
         console = Console(stderr=True)
         with ExitStack() as screen:
             live = Live(console=console, refresh_per_second=4)
@@ -133,7 +204,7 @@ class _Run:
                 for name in self._stack.tend():
                     structlog.get_logger().warning("part_started_again", part=name)
                 if sight.snapshot is not None:
-                    await tour.go_on(sight.snapshot, now=now, until=deadline)
+                    await operator.go_on(sight.snapshot, now=now, until=deadline)
                 summary = sight.summary(seconds=now - self._started)
                 if console.is_terminal:
                     live.update(picture(sight.snapshot, summary, heading=self._heading()))
@@ -159,7 +230,7 @@ class _Run:
             click.echo("\n".join(self._heading()), err=True)
         self._said_at = now
         click.echo(
-            f"{summary.seconds:5.0f} s  {summary.healthy}/{self._replicas} healthy  "
+            f"{summary.seconds:5.0f} s  {summary.healthy}/{self._show.replicas} healthy  "
             f"{summary.probes} probes  {summary.rollouts} rollouts done",
             err=True,
         )

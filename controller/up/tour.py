@@ -52,8 +52,9 @@ def shares(replicas: int) -> dict[str, int]:
 class Tour:
     """The operator of a local stack; `now` is monotonic seconds."""
 
-    def __init__(self, verbs: Service, fleet: FleetClient, *, chaos: bool) -> None:
+    def __init__(self, verbs: Service, fleet: FleetClient, *, replicas: int, chaos: bool) -> None:
         self._verbs = verbs
+        self._replicas = replicas
         self._fleet = fleet
         self._chaos = chaos
         self._serving_since: float | None = None
@@ -61,9 +62,9 @@ class Tour:
         self._next_chaos_at = 0.0
         self._rollouts_started = 0
 
-    async def begin(self, replicas: int) -> None:
+    async def begin(self) -> None:
         """Apply the deployments."""
-        for name, count in shares(replicas).items():
+        for name, count in shares(self._replicas).items():
             await self._verbs.apply_deployment(
                 name,
                 replicas=count,
