@@ -2,14 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from controller.invariants import Invariant, decision_violations, snapshot_violations
+from controller.invariants import (
+    Invariant,
+    change_violations,
+    decision_violations,
+    snapshot_violations,
+)
 from controller.model import (
     Decision,
     Deployment,
     DeploymentChange,
+    Health,
     Lifecycle,
     NewRoute,
     Outcome,
@@ -20,14 +27,22 @@ from controller.model import (
     Stage,
     Traffic,
 )
+from controller.route.guard import BusView, HoldCause, StatusEvidence
+from controller.route.leave import leave
 from tests.fakes.nouns import (
     CHECK,
     NEW,
+    NOW_MS,
     a_deployment,
     a_rollout,
     a_route,
+    a_view,
+    as_said,
     deploying,
+    failed,
     fleet,
+    own_fault,
+    passed,
     route_id,
     snapshot_of,
     warming,
@@ -182,3 +197,80 @@ def test_a_whole_rollout_forward_or_back_is_quiet(
         for route in world.live:
             live(route)
     assert world.outcome is (Outcome.PROMOTED if forward else Outcome.ROLLED_BACK)
+
+
+class TestChanges:
+    """What handlers wrote, against what they knew."""
+
+    @staticmethod
+    def found(
+        *changes: RouteChange,
+        routes: Sequence[Route] = (),
+        view: BusView | None = None,
+        hold: frozenset[HoldCause] = frozenset(),
+        deployment: Deployment | None = None,
+    ) -> list[Invariant]:
+        snapshot = snapshot_of(routes, deployment or a_deployment())
+        return list(change_violations(changes, snapshot, view or a_view(), hold=hold))
+
+    @pytest.mark.parametrize(
+        ("evidence", "found"),
+        [
+            (passed(a_route()), []),
+            (failed(a_route()), [Invariant.VERDICT]),
+            (own_fault(a_route()), [Invariant.VERDICT]),
+            (passed(a_route(port=9)), [Invariant.VERDICT]),
+            (None, [Invariant.VERDICT]),
+        ],
+    )
+    def test_a_verdict_improves_by_a_passing_probe_alone(
+        self, evidence: StatusEvidence | None, found: list[Invariant]
+    ) -> None:
+        """I3, R-02"""
+        route = a_route(health=Health.UNHEALTHY)
+        view = a_view({} if evidence is None else {route.id: evidence})
+        change = RouteChange(route=route, category="test", message="", health=Health.HEALTHY)
+        assert self.found(change, view=view) == found
+
+    def test_an_eviction_that_everybody_confirms_is_quiet(self) -> None:
+        """I11"""
+        routes = fleet(4, bad=1)
+        change = leave(routes[0], category="evict", message="", error_code="HEALTH_POLICY")
+        assert self.found(change, routes=routes, view=a_view(as_said(routes))) == []
+
+    @pytest.mark.parametrize(
+        ("given", "hold"),
+        [
+            ({}, frozenset({HoldCause.COVERAGE})),
+            ({"reachable": False}, frozenset()),
+            ({"statuses": {}}, frozenset()),
+        ],
+    )
+    def test_an_eviction_in_an_outage_goes_off(
+        self, given: dict[str, Any], hold: frozenset[HoldCause]
+    ) -> None:
+        """I11, R-20e"""
+        routes = fleet(4, bad=1)
+        change = leave(routes[0], category="evict", message="", error_code="HEALTH_POLICY")
+        view = a_view(**({"statuses": as_said(routes)} | given))
+        assert self.found(change, routes=routes, view=view, hold=hold) == [Invariant.OUTAGE]
+
+    def test_an_operator_answers_for_what_is_forced(self) -> None:
+        routes = fleet(4, bad=1)
+        change = leave(routes[0], category="evict", message="", error_code="HEALTH_POLICY")
+        forced = a_deployment(forced_until_ms=NOW_MS + 1)
+        view, hold = a_view(as_said(routes)), frozenset({HoldCause.BREAKER})
+        assert self.found(change, routes=routes, view=view, hold=hold, deployment=forced) == []
+
+    def test_evictions_below_the_floor_go_off(self) -> None:
+        """I1"""
+        routes = fleet(3)
+        changes = [leave(r, category="evict", message="", error_code="ORPHAN") for r in routes[:2]]
+        assert self.found(*changes, routes=routes) == [Invariant.READY_FLOOR]
+
+
+def test_to_scale_out_above_the_target_goes_off() -> None:
+    """I2"""
+    resting = a_deployment()
+    assert broken(wanting(resting, 1), fleet(2)) == []
+    assert broken(wanting(resting, 2), fleet(2)) == [Invariant.ACTIVE_CEILING]
