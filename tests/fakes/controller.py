@@ -1,5 +1,6 @@
 """A real controller process for tests, ended with its test; and a look at its own port."""
 
+import json
 import os
 import re
 import signal
@@ -25,9 +26,9 @@ def environment(**settings: object) -> dict[str, str]:
     return own | {f"FLEETPULSE_CONTROLLER__{k.upper()}": str(v) for k, v in settings.items()}
 
 
-def command(*arguments: str) -> Sequence[str]:
+def command(*arguments: str, program: str = "controller") -> Sequence[str]:
     """Return the command line of a controller whose metrics are on a free port."""
-    return [sys.executable, "-m", "controller", "--metrics", "127.0.0.1:0", *arguments]
+    return [sys.executable, "-m", program, "--metrics", "127.0.0.1:0", *arguments]
 
 
 async def run_to_end(*arguments: str, **settings: object) -> subprocess.CompletedProcess[bytes]:
@@ -47,11 +48,18 @@ class ControllerProcess(NamedTuple):
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, log: Path, **settings: object) -> AsyncIterator[Self]:
-        """Start it and wait until it says where its metrics are; kill what is left at the end."""
+    async def running(
+        cls, log: Path, *, fate: Mapping[str, object] | None = None, **settings: object
+    ) -> AsyncIterator[Self]:
+        """Start it and wait until it says where its metrics are; kill what is left at the end.
+
+        With a `fate` it is one of `tests.fakes.fated`.
+        """
+        env = environment(**settings) | ({} if fate is None else {"FATE": json.dumps(fate)})
+        program = "controller" if fate is None else "tests.fakes.fated"
         with log.open("wb") as output:
             process = await anyio.open_process(
-                command(), env=environment(**settings), stdout=output, stderr=output
+                command(program=program), env=env, stdout=output, stderr=output
             )
         async with process:
             try:
