@@ -221,7 +221,11 @@ class ControllerMetrics:
     def observed(self, snapshot: Snapshot, hold: Iterable[HoldCause]) -> None:
         """Keep the newest snapshot for the next scrape, and check what must always hold."""
         self._now.snapshot, self._now.hold = snapshot, frozenset(hold)
-        for invariant in snapshot_violations(snapshot):
+        self.violated(snapshot_violations(snapshot))
+
+    def violated(self, broken: Iterable[Invariant]) -> None:
+        """Count broken invariants."""
+        for invariant in broken:
             self._violations.labels(invariant.value).inc()
 
     def trusted(self, *, coverage: float, held_deployments: int) -> None:
@@ -231,8 +235,7 @@ class ControllerMetrics:
 
     def decided(self, decision: Decision, routes: Sequence[Route], now_ms: int) -> None:
         """Count what a commit of a decision did, and check what it must never do."""
-        for invariant in decision_violations(decision, routes):
-            self._violations.labels(invariant.value).inc()
+        self.violated(decision_violations(decision, routes))
         rollout, change = decision.deployment.rollout, decision.change
         if rollout is None or change is None or change.end_rollout is None:
             return

@@ -45,6 +45,7 @@ PERIODS: Final[Mapping[str, Period]] = {
     "check_replicas": Period(30, 5),
     "deploying": Period(30, 5),
     "destroying": Period(60, 5),
+    "audit_history": Period(60, None),
     "record_hold": Period(10, 5),
     "prune": Period(60, None),
 }

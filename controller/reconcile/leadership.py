@@ -12,6 +12,7 @@ from typing import Final
 import anyio
 
 from controller.bus import ControlBus
+from controller.db.ledger import Ledger
 from controller.db.prune import Pruner
 from controller.db.publications import KIND as PROXY_TABLE
 from controller.db.publications import Publications
@@ -20,6 +21,7 @@ from controller.metrics import ControllerMetrics
 from controller.provision.port import Provisioner
 from controller.publish.appproxy import AppProxy
 from controller.publish.keys import ProxyKeys
+from controller.reconcile.audit import AuditHistory
 from controller.reconcile.deployments import CheckReplicas, Deploying, Destroying
 from controller.reconcile.doubts import RecordHold, SecondOpinion
 from controller.reconcile.handler import Mark, Schedule
@@ -94,6 +96,7 @@ class Leadership:
             Terminate(
                 provisioner, bus, schedule("terminate"), grace_s=settings.termination_grace_s
             ),
+            AuditHistory(Ledger(repository.database), metrics, schedule("audit_history")),
             Prune(
                 Pruner(
                     repository.database,
@@ -155,6 +158,7 @@ WAKES: Final = {
         {Mark.READINESS, Mark.DRAINING, Mark.DEPLOYMENTS, Mark.TARGETS},
         set(),
     ),
+    "audit_history": (set(), set()),
     "prune": (set(), set()),
     "drain": ({Mark.DRAINING, Mark.UNREGISTERED}, {Mark.TARGETS, Mark.COOLING_DOWN}),
     "terminate": ({Mark.COOLING_DOWN}, {Mark.READINESS}),

@@ -14,6 +14,7 @@ import structlog
 
 from controller.db.repository import Repository
 from controller.errors import Conflict, ControllerError, DatabaseUnreachable, LeaseLost
+from controller.invariants import change_violations
 from controller.metrics import ControllerMetrics
 from controller.model import Deployment, DeploymentId, Note, Route, RouteChange
 from controller.reconcile.handler import (
@@ -26,6 +27,8 @@ from controller.reconcile.handler import (
     World,
 )
 from controller.reconcile.observe import Observer
+from controller.settings import PERIODS
+from controller.vigil import Vigil
 
 log = structlog.get_logger()
 
@@ -40,6 +43,8 @@ async def _at_once() -> None:
 BLAMED_MAX: Final = 16
 """So many culprits are searched for in one run. With more it is the handler that is ill, and to
 find each of 10,000 would be 20,000 runs of it and as many tracebacks."""
+WATCHED_TABLES: Final = ("routes", "deployments")
+"""A row written in these shows in the next look; at rest there is none (I10)."""
 
 
 @dataclass(slots=True)
@@ -71,6 +76,7 @@ class Runner:
         self._clock = clock
         start = clock()
         self._due = {h.name: _Due(next_at=start + h.schedule.first_after_s) for h in handlers}
+        self._vigil = vigil_of(handlers)
 
     def mark(self, mark: Mark) -> None:
         """Wake the handlers that consume `mark`, no sooner than their shortest pause allows."""
@@ -115,6 +121,7 @@ class Runner:
         # A mark set from here on may be of something this look at the world does not show.
         answered = {name: due.marks for name, due in self._due.items()}
         world = await self._observer.observe()
+        self._watch_over(world)
         changed = 0
         for place, handler in enumerate(self._handlers):
             if self._due_at(handler) > now:
@@ -134,6 +141,19 @@ class Runner:
                 if not isinstance(handler, FleetHandler):
                     world = await self._observer.again(world)
         return changed
+
+    def _watch_over(self, world: World) -> None:
+        """Compare this look at the world with the one before: what must always hold."""
+        writes = self._repository.sql_writes
+        broken = self._vigil.see(
+            world.snapshot,
+            held=bool(world.hold),
+            held_deployments=world.held_deployments,
+            written=sum(writes.get(table, 0) for table in WATCHED_TABLES),
+        )
+        for invariant in broken:
+            log.error("invariant_violated", invariant=invariant.value)
+        self._metrics.violated(broken)
 
     async def _run(self, handler: Handler, world: World, epoch: int) -> int:
         """Run one handler's cycle; return how many rows it changed."""
@@ -166,6 +186,9 @@ class Runner:
         written = tuple(c for c in plan.changes if c.route.id not in lost)
         self._metrics.lost(handler.name, len(lost))
         self._metrics.changed(written)
+        self._metrics.violated(
+            change_violations(written, world.snapshot, world.view, hold=world.hold)
+        )
         try:
             await handler.after(world, Applied(changes=written, lost=result.lost))
         except Exception:  # what was written stays written, and wakes whom it concerns
@@ -240,6 +263,15 @@ class Runner:
             return 0
         self._metrics.decided(decision, routes, world.snapshot.now_ms)
         return len(decision.create) + len(decision.routes) + (decision.change is not None)
+
+
+def vigil_of(handlers: Iterable[Handler]) -> Vigil:
+    """Return who watches over the looks, knowing how late these handlers may be."""
+    period_s = {handler.name: handler.schedule.period_s for handler in handlers}
+    return Vigil(
+        evict_s=period_s.get("evict", PERIODS["evict"].long_s),
+        deploying_s=period_s.get("deploying", PERIODS["deploying"].long_s),
+    )
 
 
 def _routes_by_deployment(routes: Iterable[Route]) -> dict[DeploymentId, tuple[Route, ...]]:
