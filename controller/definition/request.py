@@ -16,7 +16,7 @@ from controller.definition.resolve import resolve
 from controller.definition.variants import RuntimeVariant
 from controller.errors import InvalidInput
 from controller.model import HealthCheck, Revision, RevisionSpec
-from controller.model_definition import ModelDefinition, Port
+from controller.model_definition import ModelDefinition, ModelService, Port
 
 _SERVICE: Final = "definition.models[0].service"
 _BY_VARIANT: Final = {
@@ -120,9 +120,7 @@ def resolved(
         override=asked.definition,
         model_path=asked.model_path or folder,
     )
-    served = definition.served
-    if served is None:
-        raise InvalidInput("definition: no model has a service, so there is nothing to run; add it")
+    served = definition.served or ModelService()
     check = served.health_check
     spec = RevisionSpec(
         command=served.start_command or (),

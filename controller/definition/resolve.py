@@ -95,6 +95,8 @@ class _Stack:
         if not isinstance(merged.models, tuple) or not merged.models:
             self.refuse(("models",), "no model is left; a definition needs one")
         models = tuple(self._model(each, n) for n, each in enumerate(merged.models))
+        if not any(model.service for model in models):
+            self.refuse(("models", 0, "service"), "no model has one, so nothing can run; write it")
         return ModelDefinition(models=models, variant=self.variant.value)
 
     def sources(self, found: ModelDefinition) -> Iterator[tuple[str, Source]]:

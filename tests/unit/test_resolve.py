@@ -116,7 +116,6 @@ class TestNull:
         bare = come_to(override=layer({"service": {"health_check": None, "start_command": None}}))
         assert (served(bare).health_check, served(bare).start_command) == (None, None)
         assert served(bare).port == 8000
-        assert come_to(override=layer({"service": None})).served is None
         assert checked(come_to(override=check(initial_delay=None))).initial_delay == 60
 
     def test_what_a_lower_layer_cleared_begins_anew_above_it(self) -> None:
@@ -140,6 +139,14 @@ class TestNull:
         with pytest.raises(InvalidInput) as refused:
             come_to(override=override)
         assert str(refused.value) == f"the override: {place}: there is none; write it"
+
+    def test_without_a_service_nothing_can_run(self) -> None:
+        """R-25"""
+        said = r"the override: models\[0\]\.service: no model has one, so nothing can run"
+        with pytest.raises(InvalidInput, match=said):
+            come_to(override=layer({"service": None}))
+        second = layer({"service": None}, {"name": "b", "service": {"port": 7003}})
+        assert served(come_to(override=second)).port == 7003
 
     def test_without_a_model_there_is_no_definition(self) -> None:
         with pytest.raises(InvalidInput, match="the override: models: no model is left"):
