@@ -84,12 +84,13 @@ class SyncProxy(FleetHandler):
             generation=version,
             table=decode(payload),
         )
+        # It may be there already: by a sync, which told of it, or by a try that was cut short.
+        untold = not self.registry.has(publication)
         try:
-            (outcome,) = await self._proxy.write([publication], announce=True)
+            (outcome,) = await self._proxy.write([publication], announce=untold)
         except BusError:
             self._metrics.published(Publish.FAILED)
             raise
-        # The same: an earlier try, or a sync, brought it, and only its events were still missing.
         if outcome is Outcome.OLDER:
             self._metrics.published(Publish.OLDER)
             return
@@ -105,7 +106,8 @@ class SyncProxy(FleetHandler):
             for key, table in wanted.items()
             if (table.routes if (before := newest.get(key)) is None else table != before.table)
         }
-        gone = {key: each for key, each in newest.items() if key not in wanted}
+        kept = wanted.keys() | snapshot.unreadable.keys()
+        gone = {key: each for key, each in newest.items() if key not in kept}
         changed |= {key: emptied(each.table) for key, each in gone.items() if each.table.routes}
         self._settle_refusals(changed)
         if not changed:

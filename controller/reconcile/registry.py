@@ -29,10 +29,14 @@ class Registry:
         self._delivered = {key: each for key, each in newest.items() if key not in behind}
         self.loaded = True
 
+    def has(self, publication: Publication) -> bool:
+        """Tell whether a table, or a newer one, is delivered."""
+        known = self._delivered.get(publication.deployment_id)
+        return known is not None and known.version >= publication.version
+
     def delivered(self, publication: Publication) -> bool:
         """Remember what the bus has now; tell whether that is news."""
-        known = self._delivered.get(publication.deployment_id)
-        if known is not None and known.version >= publication.version:
+        if self.has(publication):
             return False
         self._delivered[publication.deployment_id] = publication
         return True
