@@ -167,7 +167,7 @@ class TestFile:
             apply_demo(verbs, revision=CUSTOM),
             verbs.add_revision("demo", CUSTOM),
         ):
-            with pytest.raises(InvalidInput, match="the definition file .* is not YAML"):
+            with pytest.raises(InvalidInput, match=r"the definition file .* is not YAML"):
                 await ask
         assert await verbs.list_deployments() == ()
         assert not database.sql_writes

@@ -55,12 +55,8 @@ def test_the_example_is_applied_shown_and_repeatable(
     assert (check["interval"], check["max_retries"], check["max_wait_time"]) == (5, 3, 15)
     assert shown["spec"]["health_check"]["expected_status_code"] == "200,202-204"
     place = "models[0].service.health_check."
-    assert [
-        shown["definition"]["sources"][place + name] for name in ("interval", "max_retries")
-    ] == [
-        "file",
-        "override",
-    ]
+    sources = shown["definition"]["sources"]
+    assert [sources[place + name] for name in ("interval", "max_retries")] == ["file", "override"]
 
     ran = typed("revision", "show", "chat", "1", database)
     assert ran.exit_code == 0
@@ -105,7 +101,7 @@ def test_the_file_goes_over_the_variant_only_when_switched_on(
         ),
         (
             {"variant": "nim", "definition": {"models": [{"service": None}]}},
-            "revision.definition: no model has a service, so there is nothing to run",
+            "the override: models[0].service: no model has one, so nothing can run; write it",
         ),
     ],
 )
@@ -127,7 +123,7 @@ def test_a_plain_revision_is_shown_without_a_definition(database: str) -> None:
     shown = objects(typed("revision", "show", "chat", "1", database, "--json"))
     assert (shown["definition"], shown["spec"]["command"]) == (None, ["serve", "a model"])
     ran = typed("revision", "show", "chat", "1", database)
-    assert "command      serve 'a model'\n" in ran.stdout
+    assert "command       serve 'a model'\n" in ran.stdout
     assert "PLACE" not in ran.stdout
     ran = typed("revision", "show", "chat", "9", database)
     assert (ran.exit_code, ran.stderr) == (

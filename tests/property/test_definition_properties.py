@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET, Struct
 
@@ -21,6 +21,8 @@ from controller.definition.variants import RuntimeVariant
 from controller.errors import InvalidInput
 from controller.model_definition import Source
 
+FEW = settings(max_examples=50)
+"""Drawing three layers costs more than laying them over each other."""
 PORTS = st.integers(1, 65_535)
 TOLD = re.compile(r"(the variant '\S+'|the definition file|the override): models")
 WORDS = st.text("abc", min_size=1, max_size=3)
@@ -57,6 +59,7 @@ def layers(*, nulls: bool) -> st.SearchStrategy[DefinitionLayer]:
 EMPTY = DefinitionLayer()
 
 
+@FEW
 @given(layers(nulls=True))
 def test_an_empty_layer_above_or_below_changes_nothing(layer: DefinitionLayer) -> None:
     """R-56"""
@@ -65,11 +68,13 @@ def test_an_empty_layer_above_or_below_changes_nothing(layer: DefinitionLayer) -
     assert merge(layer, DefinitionLayer(models=())) == layer
 
 
+@FEW
 @given(layers(nulls=True))
 def test_a_layer_over_itself_is_itself(layer: DefinitionLayer) -> None:
     assert merge(layer, layer) == layer
 
 
+@FEW
 @given(layers(nulls=False), layers(nulls=False), layers(nulls=False))
 def test_without_nulls_it_does_not_matter_which_two_are_merged_first(
     low: DefinitionLayer, middle: DefinitionLayer, high: DefinitionLayer
@@ -86,6 +91,7 @@ def test_a_null_between_two_structs_is_why_layers_are_merged_from_below() -> Non
     assert merge(low, merge(middle, high)) == says(ServiceLayer(port=1))
 
 
+@FEW
 @given(layers(nulls=True), layers(nulls=True))
 def test_each_value_is_that_of_the_highest_layer_that_speaks(
     low: DefinitionLayer, high: DefinitionLayer
@@ -107,6 +113,7 @@ def test_each_value_is_that_of_the_highest_layer_that_speaks(
             assert (source is Source.FILE) is (from_low and not from_high)
 
 
+@FEW
 @given(layers(nulls=True), layers(nulls=True))
 def test_a_null_above_clears_and_a_value_above_stays(
     low: DefinitionLayer, high: DefinitionLayer
@@ -122,6 +129,7 @@ def test_a_null_above_clears_and_a_value_above_stays(
                 assert model.service.start_command == above.service.start_command
 
 
+@FEW
 @given(layers(nulls=True), layers(nulls=True), st.sampled_from(RuntimeVariant))
 def test_layers_come_to_a_definition_or_to_a_sentence(
     file: DefinitionLayer, override: DefinitionLayer, variant: RuntimeVariant
