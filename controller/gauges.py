@@ -18,6 +18,8 @@ from controller.route.guard import HoldCause
 
 PUBLICATION_REFUSED: Final = "publication_refused"
 """The kind of incident that is no cause to hold: a table of routes that is not believed."""
+DEPLOYMENT_UNREADABLE: Final = "deployment_unreadable"
+"""The kind of incident in which a deployment is left alone: a row of it cannot be read."""
 _EMPTY = Snapshot(now_ms=0, deployments={}, routes=(), failed_counts={})
 
 
@@ -40,6 +42,7 @@ class SnapshotGauges(Collector):
         for cause in HoldCause:
             incident.add_metric([cause.value], float(cause in self.hold))
         incident.add_metric([PUBLICATION_REFUSED], float(self.refused > 0))
+        incident.add_metric([DEPLOYMENT_UNREADABLE], float(bool(self.snapshot.unreadable)))
         yield incident
         yield from _deployments(self.snapshot)
         yield from _rollouts(self.snapshot)

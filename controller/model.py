@@ -5,7 +5,7 @@ integer milliseconds of the database's clock (`_ms`), the only clock that decide
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Final, NewType
 
@@ -267,6 +267,11 @@ class Snapshot:
     """Routes each rollout in flight has lost on its new side since it began."""
     holds: tuple[HoldSpan, ...] = ()
     """Those that reach into the time of a rollout in flight."""
+    unreadable: Mapping[DeploymentId, str] = field(default_factory=dict)
+    """Deployments left alone because a row of theirs cannot be read, and why; not among the
+    others, nor are their routes."""
+    left_alone: frozenset[RouteId] = frozenset()
+    """Their routes: what is known of them elsewhere stays as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

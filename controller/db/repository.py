@@ -8,20 +8,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
 from sqlalchemy import func, or_, select
 from sqlalchemy.sql import ColumnElement
 
 from controller.db import evictions, history, holds
 from controller.db.bulk import insert_rows, move_routes
 from controller.db.change import applied, changes_anything
-from controller.db.deployments import find_deployments, move_deployment
+from controller.db.deployments import ALIVE, move_deployment
 from controller.db.history import Event, HistoryEntry
+from controller.db.readable import readable
 from controller.db.rollouts import end_rollout
 from controller.db.rows import (
     Values,
     new_route,
-    route_of,
     route_values,
+    select_deployments,
     select_routes,
 )
 from controller.db.session import Database, Write, now_ms
@@ -45,6 +47,8 @@ from controller.model import (
 )
 from controller.route.evict import Eviction
 
+log = structlog.get_logger()
+
 _LIVE: Final = routes.c.status.in_(LIVE)
 _LOST: Final = [*TERMINAL, RouteStatus.TERMINATING.value]
 """Where a route that a rollout made no longer counts for it."""
@@ -64,6 +68,8 @@ class Repository:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._unreadable: Mapping[DeploymentId, str] = {}
+        """Those last told of."""
 
     @property
     def database(self) -> Database:
@@ -88,20 +94,37 @@ class Repository:
             .group_by(routes.c.rollout_id)
         )
         async with self._database.read() as connection:
-            found = await find_deployments(connection)
+            known = (await connection.execute(select_deployments(ALIVE))).mappings().all()
             rows = (await connection.execute(select_routes(_LIVE))).all()
+            found = readable(known, rows)
             counts = {RolloutId(key): n for key, n in await connection.execute(failed)}
-            seen = tuple(map(route_of, rows))
-            since_ms = _oldest_clock(found, seen)
+            since_ms = _oldest_clock(found.deployments.values(), found.routes)
             held = () if since_ms is None else await holds.spans(connection, since_ms=since_ms)
             now = (await connection.execute(select(now_ms()))).scalar_one()
+        self._tell_unreadable(found.unreadable)
         return Snapshot(
             now_ms=now,
-            deployments={deployment.id: deployment for deployment in found},
-            routes=seen,
+            deployments=found.deployments,
+            routes=found.routes,
             failed_counts=counts,
             holds=held,
+            unreadable=found.unreadable,
+            left_alone=found.left_alone,
         )
+
+    def _tell_unreadable(self, unreadable: Mapping[DeploymentId, str]) -> None:
+        if unreadable == self._unreadable:
+            return
+        for deployment_id in unreadable.keys() - self._unreadable.keys():
+            log.error(
+                "deployment_unreadable",
+                deployment_id=deployment_id,
+                why=unreadable[deployment_id],
+                consequence="it is left alone, with its routes",
+            )
+        for deployment_id in self._unreadable.keys() - unreadable.keys():
+            log.info("deployment_readable", deployment_id=deployment_id)
+        self._unreadable = unreadable
 
     async def open_holds(self) -> frozenset[DeploymentId | None]:
         """Return who was held when it was last recorded; None stands for the fleet.

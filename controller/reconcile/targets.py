@@ -42,7 +42,8 @@ class SyncProbeTargets(RouteHandler):
 
     async def decide(self, world: World, routes: Sequence[Route]) -> Plan:
         """Write and remove on the bus; the database stays as it is."""
-        wanted = targets.diff(routes, world.snapshot.deployments, written=frozenset(self._written))
+        written = self._written.keys() - world.snapshot.left_alone
+        wanted = targets.diff(routes, world.snapshot.deployments, written=written)
         now_ms, renewed = world.snapshot.now_ms, self._renewed_at_ms
         everything = renewed is None or now_ms - renewed >= self.schedule.period_s * 1000
         write = [

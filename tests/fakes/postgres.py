@@ -105,7 +105,7 @@ class PostgresServer:
             status = (self.directory / "data" / "postmaster.pid").read_text()
         except FileNotFoundError:
             return False
-        return status.splitlines()[-1].strip() == "ready"
+        return status.rstrip().endswith("ready")
 
     def stop(self, sign: signal.Signals = signal.SIGINT) -> None:
         """End every connection and the server; SIGQUIT does it as a crash would."""
