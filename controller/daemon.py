@@ -174,6 +174,7 @@ class Controller:
             raise
         finally:
             self._metrics.leads(None)
+            await leadership.close()
 
     async def _close(self) -> None:
         with anyio.move_on_after(RELEASE_WITHIN_S):

@@ -1,9 +1,10 @@
 """The port to whatever runs replicas; the reconcile handlers call it, the adapters fill it.
 
 Every call takes many routes at once, so that a fleet costs one round trip, and answers for each
-of them: one route that fails never stops the others. A call that raises has learnt nothing, and
-nothing may change on account of it: ignorance is not absence. An adapter knows sessions and
-addresses; it knows nothing of stages, health or rollouts.
+of them: one route that fails never stops the others, and a call ends by itself, within a minute
+or so. A call that raises has learnt nothing, and nothing may change on account of it: ignorance
+is not absence. An adapter knows sessions and addresses; it knows nothing of stages, health or
+rollouts.
 """
 
 from collections.abc import Mapping, Sequence

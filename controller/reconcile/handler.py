@@ -53,6 +53,8 @@ class Mark(StrEnum):
     """The bus did not answer: two such looks in a row are HOLD, so the next one comes soon."""
     DEPLOYMENTS = "deployments"
     """An operator changed a deployment."""
+    ANSWERED = "answered"
+    """The provisioner answered after a handler had stopped waiting for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from controller.db.publications import KIND as PROXY_TABLE
 from controller.db.publications import Publications
 from controller.db.repository import Repository
 from controller.metrics import ControllerMetrics
+from controller.provision.patient import Patience
 from controller.provision.port import Provisioner
 from controller.publish.appproxy import AppProxy
 from controller.publish.keys import ProxyKeys
@@ -62,6 +63,7 @@ class Leadership:
             on_failed_look=lambda: self.runner.mark(Mark.DOUBT),
         )
         schedule = partial(schedule_of, settings)
+        self._patience = Patience(provisioner, on_late=lambda: self.runner.mark(Mark.ANSWERED))
         self._sync = SyncProbeTargets(bus, metrics, schedule("sync_probe_targets"))
         self._sync_proxy = SyncProxy(
             Publications(repository.database),
@@ -73,12 +75,14 @@ class Leadership:
         self.senders: Mapping[str, Sender] = {PROXY_TABLE: self._sync_proxy.send}
         """What delivers each kind of effect that waits in the outbox."""
         handlers: Sequence[Handler] = (
-            Provision(provisioner, schedule("provision")),
+            Provision(self._patience.view(), schedule("provision")),
             CheckStarting(
-                provisioner, schedule("check_starting"), timeout_s=settings.starting_timeout_s
+                self._patience.view(),
+                schedule("check_starting"),
+                timeout_s=settings.starting_timeout_s,
             ),
             CheckWarmingUp(schedule("check_warming_up")),
-            CheckRunning(provisioner, schedule("check_running")),
+            CheckRunning(self._patience.view(), schedule("check_running")),
             ClassifyHealth(schedule("classify_health"), observer.velocity),
             SecondOpinion(bus, observer.witness, metrics, schedule("second_opinion")),
             Evict(schedule("evict"), metrics),
@@ -94,7 +98,10 @@ class Leadership:
             ),
             RecordHold(repository, schedule("record_hold")),
             Terminate(
-                provisioner, bus, schedule("terminate"), grace_s=settings.termination_grace_s
+                self._patience.view(),
+                bus,
+                schedule("terminate"),
+                grace_s=settings.termination_grace_s,
             ),
             AuditHistory(Ledger(repository.database), metrics, schedule("audit_history")),
             Prune(
@@ -120,6 +127,10 @@ class Leadership:
         self._sync_proxy.forget()
         self.runner.mark(Mark.TARGETS)
 
+    async def close(self) -> None:
+        """Give up on what the provisioner has not answered."""
+        await self._patience.close()
+
     async def listen(self) -> None:
         """Wake the classification when the prober announces a change of verdict."""
         last_id: str | None = None
@@ -136,10 +147,13 @@ class Leadership:
 
 
 WAKES: Final = {
-    "provision": ({Mark.PENDING}, {Mark.STARTING, Mark.READINESS}),
-    "check_starting": ({Mark.STARTING}, {Mark.WARMING_UP, Mark.TARGETS, Mark.DRAINING}),
+    "provision": ({Mark.ANSWERED, Mark.PENDING}, {Mark.STARTING, Mark.READINESS}),
+    "check_starting": (
+        {Mark.ANSWERED, Mark.STARTING},
+        {Mark.WARMING_UP, Mark.TARGETS, Mark.DRAINING},
+    ),
     "check_warming_up": ({Mark.WARMING_UP, Mark.HEALTH}, {Mark.READINESS, Mark.DRAINING}),
-    "check_running": ({Mark.HEALTH}, {Mark.READINESS, Mark.DRAINING}),
+    "check_running": ({Mark.ANSWERED, Mark.HEALTH}, {Mark.READINESS, Mark.DRAINING}),
     "classify_health": ({Mark.HEALTH}, {Mark.READINESS}),
     "second_opinion": ({Mark.HEALTH, Mark.READINESS}, set()),
     "record_hold": ({Mark.DOUBT}, set()),
@@ -161,7 +175,7 @@ WAKES: Final = {
     "audit_history": (set(), set()),
     "prune": (set(), set()),
     "drain": ({Mark.DRAINING, Mark.UNREGISTERED}, {Mark.TARGETS, Mark.COOLING_DOWN}),
-    "terminate": ({Mark.COOLING_DOWN}, {Mark.READINESS}),
+    "terminate": ({Mark.ANSWERED, Mark.COOLING_DOWN}, {Mark.READINESS}),
 }
 """What wakes each handler, and what it wakes when it changed something (R-49)."""
 

@@ -1,7 +1,7 @@
 """The handlers that talk to the provisioner: start, look after, and end what routes stand for.
 
-A provisioner that cannot tell raises from `inspect`, and the coordinator changes nothing: not
-knowing whether a session lives is not knowing that it died.
+A provisioner that cannot tell raises, or leaves routes out of its answer, and these stay as they
+are: not knowing whether a session lives is not knowing that it died.
 """
 
 from collections.abc import Sequence
@@ -77,6 +77,7 @@ class Provision(RouteHandler):
                 if revisions[route.id] is None
                 else self._started(route, sessions[route.id])
                 for route in routes
+                if revisions[route.id] is None or route.id in sessions
             )
         )
 
@@ -127,7 +128,8 @@ class CheckStarting(RouteHandler):
         changes = [
             change
             for route in routes
-            if (change := self._decide(route, sessions[route.id], world.snapshot.now_ms))
+            if route.id in sessions
+            and (change := self._decide(route, sessions[route.id], world.snapshot.now_ms))
             is not None
         ]
         return Plan(changes=tuple(changes))
@@ -196,6 +198,6 @@ class CheckRunning(RouteHandler):
         changes = [
             lost(route, session, category=self.name)
             for route in routes
-            if (session := sessions[route.id]).state in gone
+            if (session := sessions.get(route.id)) is not None and session.state in gone
         ]
         return Plan(changes=tuple(changes))

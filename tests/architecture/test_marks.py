@@ -42,13 +42,14 @@ def test_every_mark_has_a_consumer_and_a_producer() -> None:
 
 
 def test_what_no_handler_can_know_is_marked_from_outside() -> None:
-    """R-49: a verdict, a bus without memory or without an answer, an operator, a proxy told."""
+    """R-49: a verdict, a bus that forgot or is mute, an operator, a proxy told, a late word."""
     assert {mark for _, mark in external_producers()} == {
         Mark.HEALTH,
         Mark.TARGETS,
         Mark.DEPLOYMENTS,
         Mark.UNREGISTERED,
         Mark.DOUBT,
+        Mark.ANSWERED,
     }
 
 
