@@ -73,6 +73,20 @@ class Publications:
                 )
         return Published(newest=newest, undelivered=undelivered)
 
+    async def tables(self) -> tuple[ProxyTable, ...]:
+        """Return the newest table of every deployment that is not gone.
+
+        Raises:
+            DatabaseUnreachable: if the database does not answer.
+        """
+        query = (
+            select(_of.content)
+            .join(deployments, deployments.c.id == _of.deployment_id)
+            .where(deployments.c.lifecycle != Lifecycle.DESTROYED.value)
+        )
+        async with self._database.read() as connection:
+            return tuple(map(decode, (await connection.execute(query)).scalars()))
+
     async def departures(self, route_ids: Iterable[RouteId]) -> Mapping[RouteId, tuple[str, str]]:
         """Return who took each of these routes out of traffic, as category and error code.
 
