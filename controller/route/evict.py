@@ -122,7 +122,11 @@ def decide(
     `floors` says how many ready replicas each deployment must keep (`Bounds.min_avail`);
     `period_s` is the eviction period, which an orphan must have outlived.
     """
-    orphans = _orphans(snapshot, view, hold=hold, floors=floors, period_s=period_s)
+    by_deployment = _by_deployment(snapshot)
+    orphans = _orphans(snapshot, view, by_deployment, hold=hold, floors=floors, period_s=period_s)
+    wanted = {key: found for key, found in _candidates(snapshot, by_deployment) if found}
+    if not wanted:
+        return Evictions(changes=orphans)
     fleet_max = fleet_allowance(_running(snapshot.routes))
     fleet_left = fleet_max - budget.spent_in_all(now_ms=snapshot.now_ms)
     run_left = ramp(view.clear_for_s, held_before=view.held_before)
@@ -135,7 +139,7 @@ def decide(
     general = frozenset(hold) | ({start} if start else set())
     changes: list[RouteChange] = []
     blocked: dict[RouteId, frozenset[HoldCause | Gate]] = {}
-    for deployment_id, routes in _by_deployment(snapshot).items():
+    for deployment_id, candidates in wanted.items():
         deployment = snapshot.deployments[deployment_id]
         forced = deployment.forced(snapshot.now_ms)
         own_max = deployment_allowance(deployment.target_count)
@@ -143,10 +147,10 @@ def decide(
             fleet=fleet_left,
             own=own_max - budget.spent_by(deployment_id, now_ms=snapshot.now_ms),
             run=None if forced else run_left,
-            spare=sum(route.ready for route in routes) - floors[deployment_id],
+            spare=sum(r.ready for r in by_deployment[deployment_id]) - floors[deployment_id],
         )
         held = {HoldCause.DEPLOYMENT_BREAKER} if deployment_id in held_deployments else set()
-        for route in listed(deployment, routes):
+        for route in candidates:
             gates = frozenset() if forced else general | held
             gates |= frozenset(_doubts(route, view, forced=forced)) | frozenset(left.gates(route))
             if gates:
@@ -234,15 +238,13 @@ def listed(deployment: Deployment, routes: Sequence[Route]) -> Iterator[Route]:
 
     An orphan is not the health policy's affair, and nobody would replace an external one.
     """
-    known = known_revisions(deployment)
     for route in routes:
-        revision = known.get(route.revision_id)
-        if (
-            route.status is RouteStatus.RUNNING
-            and route.health in deployment.cleanup_target_statuses
-            and revision is not None
-            and not revision.spec.external
-        ):
+        if route.status is not RouteStatus.RUNNING:
+            continue
+        if route.health not in deployment.cleanup_target_statuses:
+            continue
+        revision = known_revisions(deployment).get(route.revision_id)
+        if revision is not None and not revision.spec.external:
             yield route
 
 
@@ -258,16 +260,24 @@ def _doubts(route: Route, view: BusView, *, forced: bool) -> Iterator[Gate]:
             yield Gate.SECOND_SOURCE
 
 
+def _candidates(
+    snapshot: Snapshot, by_deployment: Mapping[DeploymentId, list[Route]]
+) -> Iterator[tuple[DeploymentId, list[Route]]]:
+    for deployment_id, routes in by_deployment.items():
+        yield deployment_id, list(listed(snapshot.deployments[deployment_id], routes))
+
+
 def _orphans(
     snapshot: Snapshot,
     view: BusView,
+    by_deployment: Mapping[DeploymentId, list[Route]],
     *,
     hold: AbstractSet[HoldCause],
     floors: Mapping[DeploymentId, int],
     period_s: float,
 ) -> tuple[RouteChange, ...]:
     changes: list[RouteChange] = []
-    for deployment_id, routes in _by_deployment(snapshot).items():
+    for deployment_id, routes in by_deployment.items():
         deployment = snapshot.deployments[deployment_id]
         known = known_revisions(deployment)
         held = bool(hold) or not view.reachable

@@ -42,7 +42,8 @@ def with_traffic(
     by_id = {change.route.id: change for change in changes}
     traffic: dict[RouteId, Traffic] = {}
     for serving in _serving(fleet).values():
-        traffic |= _wanted(serving, by_id, view)
+        if any(is_shed(route) or _unhealthy(route, by_id) for route in serving):
+            traffic |= _wanted(serving, by_id, view)
     followed = tuple(
         replace(change, traffic=traffic.get(route_id)) for route_id, change in by_id.items()
     )
