@@ -17,9 +17,11 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
     text,
 )
+from sqlalchemy.engine import Dialect
 
 from controller.model import Lifecycle, RouteStatus
 
@@ -31,6 +33,24 @@ metadata: Final = MetaData(
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     }
 )
+
+
+class FreeText(TypeDecorator[str]):
+    """What people and replicas said: stored whatever is in it.
+
+    A zero, or half a character, would undo the whole transaction on PostgreSQL, and with it the
+    changes of every other route.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Return the text with what cannot be stored replaced."""
+        if value is None or (value.isascii() and "\0" not in value):
+            return value
+        return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
 
 _ID = String(36)
 _WORD = String(32)
@@ -102,7 +122,7 @@ rollouts: Final = Table(
     Column("actor", _NAME, nullable=False),
     Column("outcome", _WORD),
     Column("ended_at_ms", BigInteger),
-    Column("message", Text, nullable=False),
+    Column("message", FreeText, nullable=False),
     Index(None, "deployment_id", "started_at_ms"),
     Index(None, "revision_id"),
 )
@@ -127,7 +147,7 @@ routes: Final = Table(
     Column("entered_at_ms", BigInteger, nullable=False),
     Column("ready_since_ms", BigInteger),
     Column("version", Integer, nullable=False),
-    Column("reason", Text, nullable=False),
+    Column("reason", FreeText, nullable=False),
     Index(None, "status"),
     Index(None, "deployment_id"),
     Index(None, "rollout_id"),
@@ -149,7 +169,7 @@ history: Final = Table(
     Column("to_state", String(128), nullable=False),
     Column("result", String(64), nullable=False),
     Column("error_code", String(64), nullable=False),
-    Column("message", Text, nullable=False),
+    Column("message", FreeText, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("epoch", BigInteger),
     Column("created_at_ms", BigInteger, nullable=False),
@@ -237,8 +257,8 @@ audit: Final = Table(
     Column("verb", _WORD, nullable=False),
     Column("deployment_id", _ID),
     Column("route_id", _ID),
-    Column("reason", Text, nullable=False),
-    Column("detail", Text, nullable=False),
+    Column("reason", FreeText, nullable=False),
+    Column("detail", FreeText, nullable=False),
     Index(None, "at_ms"),
     Index(None, "deployment_id", "id"),
 )
