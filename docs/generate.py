@@ -17,9 +17,12 @@ import click
 import controller.settings
 import probe.settings
 from controller.definition.deployment_file import DeploymentFile
+from controller.definition.request import RevisionRequest
+from controller.definition.variants import ENGINES, RuntimeVariant
 from controller.invariants import Invariant
 from controller.metrics import ControllerMetrics
-from controller.model import HealthCheck, Outcome, Policy, RevisionSpec, Route, Strategy
+from controller.model import HealthCheck, Outcome, Policy, Route, Strategy
+from controller.model_definition import Model, ModelHealthCheck, ModelService
 from controller.reconcile.handler import Mark
 from controller.reconcile.leadership import WAKES
 from controller.rollout.rolling import tally
@@ -52,6 +55,7 @@ PAGES: Final = (
     "architecture.md",
     "conformance.md",
     "contract.md",
+    "definitions.md",
     "lifecycle.md",
     "operations.md",
 )
@@ -119,6 +123,24 @@ def profiles() -> str:
         place = f"[documented]({profile.source})" if profile.source else "-"
         rows.append([code(name), ", ".join(map(code, asked)), profile.sentence, place])
     return table(("name", "asks", "what it is", "source"), rows)
+
+
+def variants() -> str:
+    """Return what each runtime variant brings."""
+    rows = (
+        [
+            code(name),
+            "-" if engine.port is None else engine.port,
+            code(engine.health_path or "") or "-",
+            "-" if engine.initial_delay_s is None else f"{engine.initial_delay_s:g}",
+            code(" ".join(engine.start_command or ())) or "the image's own",
+        ]
+        if name is not RuntimeVariant.CUSTOM
+        else [code(name), *["from the file"] * 2, f"{engine.initial_delay_s:g}", "from the file"]
+        for name, engine in ENGINES.items()
+    )
+    head = ("variant", "port", "health path", "initial delay (s)", "start command")
+    return table(head, rows)
 
 
 def probe_metrics() -> str:
@@ -290,8 +312,12 @@ BLOCKS: Final[Mapping[str, Build]] = {
     ),
     "deployment-file": partial(struct, DeploymentFile),
     "policy": partial(struct, Policy),
-    "revision": partial(struct, RevisionSpec),
+    "revision": partial(struct, RevisionRequest),
     "health-check": partial(struct, HealthCheck),
+    "variants": lambda _: variants(),
+    "model": partial(struct, Model),
+    "model-service": partial(struct, ModelService),
+    "model-health-check": partial(struct, ModelHealthCheck),
     "handlers": lambda _: handlers(),
     "marks": lambda _: members(Mark, "controller/reconcile/handler.py"),
     "hold": lambda _: members(HoldCause, "controller/route/guard.py"),

@@ -13,7 +13,6 @@ class Due(StrEnum):
 
     NOW = "now"
     PUBLISHING = "later: publishing routes to a proxy"
-    DEFINITIONS = "later: runtime variants and layered definitions"
     BLUE_GREEN = "later: blue-green"
     INTERFACE = "later: a public API and its first breaking change"
 
@@ -89,11 +88,11 @@ REQUIREMENTS: Final = (
     Requirement("R-50", "a late full table resurrects nobody", Due.PUBLISHING),
     Requirement("R-57", "what others see of a change is told after its commit"),
     # Definitions
-    Requirement("R-24", "an unknown runtime variant names the known ones", Due.DEFINITIONS),
+    Requirement("R-24", "an unknown runtime variant names the known ones"),
     Requirement("R-25", "a malformed file is refused with place, value and remedy"),
     Requirement("R-58", "a revision is what it was when it was made, whatever changes later"),
-    Requirement("R-59", "a definition is typed in every layer", Due.DEFINITIONS),
-    Requirement("R-60", "a breaking change is switched on, and said to be one", Due.INTERFACE),
+    Requirement("R-59", "a definition is typed in every layer"),
+    Requirement("R-60", "a breaking change is switched on, and said to be one"),
     # Bus and process
     Requirement("R-61", "probe starts are spread, also right after a restart"),
     Requirement("R-62", "a restart or a hand-over keeps streaks"),

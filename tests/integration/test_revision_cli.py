@@ -130,3 +130,12 @@ def test_a_plain_revision_is_shown_without_a_definition(database: str) -> None:
         1,
         "fleetpulse: deployment 'chat' has no revision 9; it has 1\n",
     )
+
+
+def test_the_switch_is_told_as_the_breaking_change_it_is() -> None:
+    """R-60: the kind of the entry is that of the change."""
+    log = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    entries = log.split("### Changed")[1].split("\n###")[0].split("\n- ")
+    (told,) = [entry for entry in entries if "`enable_model_definition_override`" in entry]
+    assert told.startswith("**Breaking where you switch it on: ")
+    assert "off by default" in told
