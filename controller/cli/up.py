@@ -19,6 +19,7 @@ from rich.live import Live
 
 from controller.bus import ControlBus, connect
 from controller.cli.deployment import read_file
+from controller.cli.folders import local_folders
 from controller.cli.session import EXIT_BAD, fail, plainly, run, show_one
 from controller.db.repository import Repository
 from controller.db.session import open_database
@@ -176,7 +177,7 @@ class _Run:
         bus = ControlBus(connect(self._stack.redis_url))
         fleet = FleetClient(self._stack.fleet_socket)
         sight = Sight(self._stack, Repository(database), bus)
-        operator = self._show.operator(Service(database), fleet)
+        operator = self._show.operator(Service(database, folders=local_folders()), fleet)
         try:
             await operator.begin()
             deadline = float("inf") if for_s is None else self._started + for_s
