@@ -3,16 +3,18 @@
 from typing import Annotated, Final
 
 from litestar import HttpMethod, Response
-from litestar.params import Parameter
+from litestar.params import JSONBody, Parameter
 
 from controller.api.bodies import JsonBody
 from controller.api.paging import After, Limit, page_of
-from controller.api.routing import By, Name, changes, looks
+from controller.api.routing import Asked, GivenBy, Name, changes, looks
 from controller.api.views import (
+    NUMBER_MAX,
     ActivateWish,
     AppliedView,
     Deployments,
     DeploymentView,
+    ForceWish,
     History,
     HistoryView,
     RegisterWish,
@@ -28,10 +30,11 @@ from controller.api.views import (
 )
 from controller.definition.deployment_file import DeploymentFile
 from controller.model import Deployment
-from controller.service import Service
 
 ENTRIES_MAX: Final = 1000
 Entries = Annotated[int, Parameter(ge=1, le=ENTRIES_MAX, description="How many at most.")]
+
+Number = Annotated[int, Parameter(ge=1, le=NUMBER_MAX, description="Of the revision.")]
 
 
 def _etag(deployment: Deployment) -> dict[str, str]:
@@ -43,14 +46,14 @@ def _one(deployment: Deployment) -> Response[DeploymentView]:
 
 
 @looks("/v1/deployments")
-async def list_deployments(verbs: Service, limit: Limit = 1000, after: After = None) -> Deployments:
+async def list_deployments(verbs: Asked, limit: Limit = 1000, after: After = None) -> Deployments:
     """List the deployments, oldest first."""
     items, following = page_of(await verbs.list_deployments(), limit=limit, after=after)
     return Deployments(items=all_shown(items, DeploymentView), next=following)
 
 
 @looks("/v1/deployments/{name:str}", 404)
-async def get_deployment(verbs: Service, name: Name) -> Response[DeploymentView]:
+async def get_deployment(verbs: Asked, name: Name) -> Response[DeploymentView]:
     """Show a deployment; its ETag is its version."""
     return _one(await verbs.get_deployment(name))
 
@@ -61,7 +64,7 @@ async def get_deployment(verbs: Service, name: Name) -> Response[DeploymentView]
     dto=JsonBody[DeploymentFile],
 )
 async def apply_deployment(
-    verbs: Service, name: Name, data: DeploymentFile, by: By
+    verbs: Asked, name: Name, data: JSONBody[DeploymentFile], by: GivenBy
 ) -> Response[AppliedView]:
     """Make a deployment what the body says; repeating it changes nothing."""
     applied = await verbs.apply_deployment(
@@ -82,22 +85,36 @@ async def apply_deployment(
     dto=JsonBody[ScaleWish],
 )
 async def scale_deployment(
-    verbs: Service, name: Name, data: ScaleWish, by: By
+    verbs: Asked, name: Name, data: JSONBody[ScaleWish], by: GivenBy
 ) -> Response[DeploymentView]:
     """Want another count of replicas, until another count is applied."""
     return _one(await verbs.scale(name, data.replicas, **by))
 
 
+@changes("/v1/deployments/{name:str}/force", HttpMethod.POST, dto=JsonBody[ForceWish])
+async def force_deployment(
+    verbs: Asked, name: Name, data: JSONBody[ForceWish], by: GivenBy
+) -> Response[DeploymentView]:
+    """Let evictions here pass HOLD, breakers and second witnesses for a while; say why."""
+    return _one(await verbs.force(name, for_s=data.for_s, **by))
+
+
 @changes("/v1/deployments/{name:str}", HttpMethod.DELETE)
-async def delete_deployment(verbs: Service, name: Name, by: By) -> Response[DeploymentView]:
+async def delete_deployment(verbs: Asked, name: Name, by: GivenBy) -> Response[DeploymentView]:
     """Drain every replica, then forget the deployment."""
     return _one(await verbs.delete(name, **by))
 
 
 @looks("/v1/deployments/{name:str}/revisions", 404)
-async def list_revisions(verbs: Service, name: Name) -> Revisions:
+async def list_revisions(verbs: Asked, name: Name) -> Revisions:
     """List the revisions of a deployment, newest first."""
     return Revisions(items=all_shown(await verbs.list_revisions(name), RevisionView))
+
+
+@looks("/v1/deployments/{name:str}/revisions/{number:int}", 404)
+async def get_revision(verbs: Asked, name: Name, number: Number) -> RevisionView:
+    """Show a revision."""
+    return shown(await verbs.get_revision(name, number), RevisionView)
 
 
 @changes(
@@ -106,7 +123,9 @@ async def list_revisions(verbs: Service, name: Name) -> Revisions:
     dto=JsonBody[RevisionWish],
     status_code=201,
 )
-async def add_revision(verbs: Service, name: Name, data: RevisionWish, by: By) -> RevisionView:
+async def add_revision(
+    verbs: Asked, name: Name, data: JSONBody[RevisionWish], by: GivenBy
+) -> RevisionView:
     """Add a revision under the next number; with auto_activate begin its rollout."""
     added = await verbs.add_revision(name, data.revision, auto_activate=data.auto_activate, **by)
     return shown(added, RevisionView)
@@ -117,25 +136,27 @@ async def add_revision(verbs: Service, name: Name, data: RevisionWish, by: By) -
     HttpMethod.POST,
     dto=JsonBody[ActivateWish],
 )
-async def activate_revision(verbs: Service, name: Name, data: ActivateWish, by: By) -> RolloutView:
+async def activate_revision(
+    verbs: Asked, name: Name, data: JSONBody[ActivateWish], by: GivenBy
+) -> RolloutView:
     """Begin to make a revision current; a rollout in flight is superseded."""
     return shown(await verbs.activate(name, data.number, **by), RolloutView)
 
 
 @looks("/v1/deployments/{name:str}/rollout", 404)
-async def list_rollouts(verbs: Service, name: Name, limit: Entries = 20) -> Rollouts:
+async def list_rollouts(verbs: Asked, name: Name, limit: Entries = 20) -> Rollouts:
     """List the newest rollouts, newest first; one in flight has no outcome."""
     return Rollouts(items=all_shown(await verbs.list_rollouts(name, limit=limit), RolloutView))
 
 
 @changes("/v1/deployments/{name:str}/rollout/abort", HttpMethod.POST)
-async def abort_rollout(verbs: Service, name: Name, by: By) -> Response[DeploymentView]:
+async def abort_rollout(verbs: Asked, name: Name, by: GivenBy) -> Response[DeploymentView]:
     """Turn the rollout in flight back; repeating it changes nothing."""
     return _one(await verbs.abort(name, **by))
 
 
 @looks("/v1/deployments/{name:str}/history", 404)
-async def deployment_history(verbs: Service, name: Name, limit: Entries = 50) -> History:
+async def deployment_history(verbs: Asked, name: Name, limit: Entries = 50) -> History:
     """List what happened to a deployment, newest first."""
     return History(items=all_shown(await verbs.history(name, limit=limit), HistoryView))
 
@@ -146,7 +167,9 @@ async def deployment_history(verbs: Service, name: Name, limit: Entries = 50) ->
     dto=JsonBody[RegisterWish],
     status_code=201,
 )
-async def register_route(verbs: Service, name: Name, data: RegisterWish, by: By) -> RouteView:
+async def register_route(
+    verbs: Asked, name: Name, data: JSONBody[RegisterWish], by: GivenBy
+) -> RouteView:
     """Add a replica that somebody else runs."""
     return shown(await verbs.register_route(name, host=data.host, port=data.port, **by), RouteView)
 
@@ -157,7 +180,9 @@ HANDLERS: Final = (
     apply_deployment,
     scale_deployment,
     delete_deployment,
+    force_deployment,
     list_revisions,
+    get_revision,
     add_revision,
     activate_revision,
     list_rollouts,

@@ -9,8 +9,9 @@ from typing import Annotated, Final
 
 import anyio
 import msgspec
+from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException
-from litestar.params import Parameter
+from litestar.params import HeaderParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from controller.api.problems import RETRY_AFTER_S
@@ -30,8 +31,8 @@ ROW_MAX: Final = 2**63 - 1
 
 LastEventId = Annotated[
     int | None,
-    Parameter(
-        header="last-event-id",
+    HeaderParameter(
+        name="last-event-id",
         ge=0,
         le=ROW_MAX,
         description="Go on after this event; without it, from now on.",
@@ -99,7 +100,9 @@ class Followers:
 
 
 @looks("/v1/events", media_type="text/event-stream")
-async def follow_events(followers: Followers, last_event_id: LastEventId = None) -> ServerSentEvent:
+async def follow_events(
+    followers: NamedDependency[Followers], last_event_id: LastEventId = None
+) -> ServerSentEvent:
     """Follow the history of everything, as server-sent events."""
     if followers.full:
         raise HTTPException(

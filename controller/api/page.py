@@ -13,15 +13,15 @@ from html import escape
 from typing import Final
 
 from litestar import Response
+from litestar.di import NamedDependency
 from litestar.handlers import get
 
 from controller.api.access import Role
-from controller.api.routing import ROLE
+from controller.api.routing import ROLE, Asked
 from controller.db.feed import Feed
 from controller.db.history import HistoryEntry, deployment_state
 from controller.model import Deployment, DeploymentId, Health, Lifecycle, Route
 from controller.rollout.rolling import bounds_of
-from controller.service import Service
 
 REFRESH_S: Final = 5
 ROWS_MAX: Final = 200
@@ -73,7 +73,9 @@ StandingNow = Callable[[], Standing]
 
 
 @get("/", opt={ROLE: Role.VIEWER}, include_in_schema=False, media_type="text/html")
-async def overview(verbs: Service, feed: Feed, standing: StandingNow) -> Response[str]:
+async def overview(
+    verbs: Asked, feed: NamedDependency[Feed], standing: NamedDependency[StandingNow]
+) -> Response[str]:
     """Show the fleet by state, rollouts, and what happened last."""
     sight = Sight(
         now=datetime.now(tz=UTC),

@@ -6,7 +6,7 @@ from litestar.params import Parameter
 
 from controller.api.deployments import Entries
 from controller.api.paging import After, Limit, page_of
-from controller.api.routing import Name, RouteIdText, looks
+from controller.api.routing import Asked, Name, RouteIdText, looks
 from controller.api.views import (
     Audit,
     AuditView,
@@ -18,14 +18,13 @@ from controller.api.views import (
     shown,
 )
 from controller.model import RouteId
-from controller.service import Service
 
 OfDeployment = Annotated[Name | None, Parameter(description="Only those of this deployment.")]
 
 
 @looks("/v1/routes", 404)
 async def list_routes(
-    verbs: Service, deployment: OfDeployment = None, limit: Limit = 1000, after: After = None
+    verbs: Asked, deployment: OfDeployment = None, limit: Limit = 1000, after: After = None
 ) -> Routes:
     """List the routes that have not ended, oldest first."""
     items, following = page_of(await verbs.list_routes(deployment), limit=limit, after=after)
@@ -33,20 +32,20 @@ async def list_routes(
 
 
 @looks("/v1/routes/{route_id:str}", 404)
-async def get_route(verbs: Service, route_id: RouteIdText) -> RouteView:
+async def get_route(verbs: Asked, route_id: RouteIdText) -> RouteView:
     """Show a route, also one that ended."""
     return shown(await verbs.get_route(RouteId(route_id)), RouteView)
 
 
 @looks("/v1/routes/{route_id:str}/history", 404)
-async def route_history(verbs: Service, route_id: RouteIdText, limit: Entries = 50) -> History:
+async def route_history(verbs: Asked, route_id: RouteIdText, limit: Entries = 50) -> History:
     """List what happened to a route, newest first."""
     entries = await verbs.route_history(RouteId(route_id), limit=limit)
     return History(items=all_shown(entries, HistoryView))
 
 
 @looks("/v1/audit")
-async def list_audit(verbs: Service, limit: Entries = 50) -> Audit:
+async def list_audit(verbs: Asked, limit: Entries = 50) -> Audit:
     """List who asked for what, newest first."""
     return Audit(items=all_shown(await verbs.list_audit(limit=limit), AuditView))
 

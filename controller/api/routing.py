@@ -9,25 +9,25 @@ from typing import Annotated, Any, Final, TypedDict
 
 from litestar import HttpMethod, Request
 from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
-from litestar.params import Parameter
+from litestar.params import HeaderParameter, Parameter
 
 from controller.api.access import Principal, Role
 from controller.api.problems import documented
+from controller.service import Service
 
 ROLE: Final = "role"
 """The key of a route's options that says who may."""
 REASON_MAX_CHARS: Final = 500
 Name = Annotated[
     str,
-    Parameter(
-        pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$", description="The deployment's name."
-    ),
+    Parameter(pattern="^[!-~]{1,128}$", description="The deployment's name."),
 ]
 RouteIdText = Annotated[
     str,
-    Parameter(pattern="^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", description="The route's id."),
+    Parameter(pattern="^[!-~]{1,64}$", description="The route's id."),
 ]
 
 
@@ -37,6 +37,11 @@ class By(TypedDict):
     actor: str
     reason: str
     expected_version: int | None
+
+
+Asked = NamedDependency[Service]
+"""The verbs, as a handler is given them."""
+GivenBy = NamedDependency[By]
 
 
 def provide_by(
@@ -51,8 +56,8 @@ def provide_by(
     ] = "",
     if_match: Annotated[
         str | None,
-        Parameter(
-            header="if-match",
+        HeaderParameter(
+            name="if-match",
             pattern=r'^"[0-9]{1,18}"$',
             description="The ETag that was decided on; another one now is refused with 412.",
         ),

@@ -24,6 +24,7 @@ from controller.model import (
     Traffic,
 )
 from controller.model_definition import ModelDefinition
+from controller.service import FORCE_MAX_S
 
 NUMBER_MAX = 2**31 - 1
 """Of what the database numbers in 32 bits."""
@@ -74,6 +75,7 @@ class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
     rollout: RolloutView | None
     version: int
     phase_entered_at_ms: int
+    forced_until_ms: int | None
 
 
 class RouteView(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,6 +192,12 @@ class ActivateWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Another revision."""
 
     number: Annotated[int, msgspec.Meta(ge=1, le=NUMBER_MAX)]
+
+
+class ForceWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Evictions that pass HOLD for a while."""
+
+    for_s: Annotated[float, msgspec.Meta(ge=0, le=FORCE_MAX_S)]
 
 
 class RegisterWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

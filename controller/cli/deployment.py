@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 
+from controller.cli.place import Place, place_options
 from controller.cli.session import (
-    database_option,
     json_option,
+    reason_option,
     run,
     said,
-    service,
     show,
     show_one,
 )
@@ -44,14 +44,15 @@ def deployment() -> None:
 
 @deployment.command()
 @file_option
-@database_option
+@reason_option
+@place_options
 @json_option
-def apply(path: Path, database_url: str, as_json: bool) -> None:  # noqa: FBT001 - click
+def apply(path: Path, reason: str, place: Place, as_json: bool) -> None:  # noqa: FBT001 - click
     """Make a deployment what a file says; repeating it changes nothing."""
 
     async def work() -> None:
         wanted = read_file(path)
-        async with service(database_url) as verbs:
+        async with place.verbs() as verbs:
             applied = await verbs.apply_deployment(
                 wanted.name,
                 replicas=wanted.replicas,
@@ -59,6 +60,7 @@ def apply(path: Path, database_url: str, as_json: bool) -> None:  # noqa: FBT001
                 cleanup_target_statuses=wanted.cleanup_target_statuses,
                 revision=wanted.revision,
                 auto_activate=wanted.auto_activate,
+                reason=reason,
             )
             routes = await verbs.list_routes()
         said(
@@ -71,13 +73,13 @@ def apply(path: Path, database_url: str, as_json: bool) -> None:  # noqa: FBT001
 
 
 @deployment.command(name="list")
-@database_option
+@place_options
 @json_option
-def list_(database_url: str, as_json: bool) -> None:  # noqa: FBT001
+def list_(place: Place, as_json: bool) -> None:  # noqa: FBT001
     """List deployments with their replicas."""
 
     async def work() -> None:
-        async with service(database_url) as verbs:
+        async with place.verbs() as verbs:
             found = await verbs.list_deployments()
             routes = await verbs.list_routes()
         show([describe(d, routes) for d in found], as_json=as_json, nothing="no deployments")
@@ -87,13 +89,13 @@ def list_(database_url: str, as_json: bool) -> None:  # noqa: FBT001
 
 @deployment.command(name="show")
 @click.argument("name")
-@database_option
+@place_options
 @json_option
-def show_(name: str, database_url: str, as_json: bool) -> None:  # noqa: FBT001
+def show_(name: str, place: Place, as_json: bool) -> None:  # noqa: FBT001
     """Show one deployment and what happened to it last."""
 
     async def work() -> None:
-        async with service(database_url) as verbs:
+        async with place.verbs() as verbs:
             found = await verbs.get_deployment(name)
             routes = await verbs.list_routes(name)
             history = await verbs.history(name, limit=10)
@@ -112,14 +114,15 @@ def show_(name: str, database_url: str, as_json: bool) -> None:  # noqa: FBT001
 @deployment.command(context_settings={"ignore_unknown_options": True})  # -1 is a number, too
 @click.argument("name")
 @click.argument("replicas", type=int)
-@database_option
+@reason_option
+@place_options
 @json_option
-def scale(name: str, replicas: int, database_url: str, as_json: bool) -> None:  # noqa: FBT001
+def scale(name: str, replicas: int, reason: str, place: Place, as_json: bool) -> None:  # noqa: FBT001
     """Want another count of replicas, until another count is applied."""
 
     async def work() -> None:
-        async with service(database_url) as verbs:
-            found = await verbs.scale(name, replicas)
+        async with place.verbs() as verbs:
+            found = await verbs.scale(name, replicas, reason=reason)
             routes = await verbs.list_routes()
         sentence = f"{found.name}: {found.target_count} replicas wanted"
         said(sentence, describe(found, routes), as_json=as_json)
@@ -146,13 +149,13 @@ def _seconds(_context: click.Context, _option: click.Parameter, value: str) -> f
     help="How long, up to 1h: 90s, 10m; 0 ends it.",
 )
 @click.option("--reason", required=True, help="Why; it goes into the audit log.")
-@database_option
+@place_options
 @json_option
-def force(name: str, for_s: float, reason: str, database_url: str, as_json: bool) -> None:  # noqa: FBT001
+def force(name: str, for_s: float, reason: str, place: Place, as_json: bool) -> None:  # noqa: FBT001
     """Let evictions here pass HOLD and breakers for a while; budgets and the floor stay."""
 
     async def work() -> None:
-        async with service(database_url) as verbs:
+        async with place.verbs() as verbs:
             found = await verbs.force(name, for_s=for_s, reason=reason)
             routes = await verbs.list_routes()
         until_ms = found.forced_until_ms
@@ -164,14 +167,15 @@ def force(name: str, for_s: float, reason: str, database_url: str, as_json: bool
 
 @deployment.command()
 @click.argument("name")
-@database_option
+@reason_option
+@place_options
 @json_option
-def delete(name: str, database_url: str, as_json: bool) -> None:  # noqa: FBT001
+def delete(name: str, reason: str, place: Place, as_json: bool) -> None:  # noqa: FBT001
     """Drain every replica, then forget the deployment."""
 
     async def work() -> None:
-        async with service(database_url) as verbs:
-            found = await verbs.delete(name)
+        async with place.verbs() as verbs:
+            found = await verbs.delete(name, reason=reason)
             routes = await verbs.list_routes()  # of all: this one may be gone already
         sentence = f"{found.name}: {found.lifecycle}"
         said(sentence, describe(found, routes), as_json=as_json)

@@ -9,12 +9,12 @@ import msgspec
 
 from controller.cli.deployment import file_option, read_file
 from controller.cli.folders import local_folders
+from controller.cli.place import Place, place_options
 from controller.cli.session import (
-    database_option,
     json_option,
+    reason_option,
     run,
     said,
-    service,
     show,
     show_one,
 )
@@ -32,15 +32,20 @@ def revision() -> None:
 @click.argument("name")
 @file_option
 @click.option("--auto-activate", is_flag=True, help="Start the rollout to it at once.")
-@database_option
+@reason_option
+@place_options
 @json_option
-def add(name: str, path: Path, auto_activate: bool, database_url: str, as_json: bool) -> None:  # noqa: FBT001 - click
+def add(
+    name: str, *, path: Path, auto_activate: bool, reason: str, place: Place, as_json: bool
+) -> None:
     """Add the revision that a deployment file holds, under the next number."""
 
     async def work() -> None:
         wanted = read_file(path).revision
-        async with service(database_url) as verbs:
-            added = await verbs.add_revision(name, wanted, auto_activate=auto_activate)
+        async with place.verbs() as verbs:
+            added = await verbs.add_revision(
+                name, wanted, auto_activate=auto_activate, reason=reason
+            )
         then = "its rollout has started" if auto_activate else "not activated"
         row = {"name": name, "number": added.number, "id": added.id, "activated": auto_activate}
         said(f"{name}: revision {added.number}, {then}", row, as_json=as_json)
@@ -50,13 +55,13 @@ def add(name: str, path: Path, auto_activate: bool, database_url: str, as_json: 
 
 @revision.command(name="list")
 @click.argument("name")
-@database_option
+@place_options
 @json_option
-def list_(name: str, database_url: str, as_json: bool) -> None:  # noqa: FBT001
+def list_(name: str, place: Place, as_json: bool) -> None:  # noqa: FBT001
     """List the revisions of a deployment, newest first."""
 
     async def work() -> None:
-        async with service(database_url) as verbs:
+        async with place.verbs() as verbs:
             found = await verbs.get_deployment(name)
             revisions = await verbs.list_revisions(name)
         roles = {
@@ -81,13 +86,13 @@ def list_(name: str, database_url: str, as_json: bool) -> None:  # noqa: FBT001
 @revision.command(name="show")
 @click.argument("name")
 @click.argument("number", type=int)
-@database_option
+@place_options
 @json_option
-def show_(name: str, number: int, database_url: str, as_json: bool) -> None:  # noqa: FBT001
+def show_(name: str, number: int, place: Place, as_json: bool) -> None:  # noqa: FBT001
     """Show what a revision runs, and which layer each value of its definition is from."""
 
     async def work() -> None:
-        async with service(database_url) as verbs:
+        async with place.verbs() as verbs:
             found = await verbs.get_revision(name, number)
         head = {"name": name, "number": found.number, "id": found.id}
         _show(head, found.spec, found.definition, as_json=as_json)
@@ -124,7 +129,9 @@ def _show(
         show_one(head | resolved, as_json=True)
         return
     variant = None if definition is None else definition.variant
-    show_one(head | {"variant": variant} | dict(_flat(msgspec.to_builtins(spec))), as_json=False)
+    environment = [f"{name}={value}" for name, value in spec.environment.items()]
+    told = msgspec.to_builtins(spec) | {"environment": environment}
+    show_one(head | {"variant": variant} | dict(_flat(told)), as_json=False)
     if definition is not None:
         click.echo()
         rows = [
@@ -138,13 +145,11 @@ def _flat(values: dict[str, object], before: str = "") -> Iterator[tuple[str, ob
     """Yield the values of nested tables, each under its whole name."""
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            yield from _flat(value, f"{before}{key}.")
+            yield from _flat(value, f"{before}{key} ")
         else:
             yield f"{before}{key}", _plain(value)
 
 
 def _plain(value: object) -> object:
-    """Return a list of words as one would type it, and nothing for an empty table."""
-    if isinstance(value, list | tuple):
-        return shlex.join(map(str, value))
-    return value or None if isinstance(value, dict) else value
+    """Return a list of words as one would type it."""
+    return shlex.join(map(str, value)) if isinstance(value, list | tuple) else value

@@ -6,20 +6,20 @@ from typing import Self
 import anyio
 import click
 
+from controller.cli.place import Place, place_options
 from controller.cli.session import (
     EXIT_BAD,
-    database_option,
     fail,
     json_option,
+    reason_option,
     run,
     said,
-    service,
     show_one,
 )
-from controller.errors import DatabaseUnreachable
+from controller.errors import Unreachable
 from controller.model import Deployment, Lifecycle, Outcome, Rollout, Route
 from controller.rollout.rolling import bounds_of
-from controller.service import Service
+from controller.verbs import Verbs
 
 WATCH_S = 0.5
 
@@ -32,45 +32,54 @@ def rollout() -> None:
 @rollout.command()
 @click.argument("name")
 @click.argument("number", type=int)
-@database_option
+@reason_option
+@place_options
 @click.option("--watch", "watching", is_flag=True, help="Stay until it ends.")
 @json_option
-def start(name: str, number: int, database_url: str, watching: bool, as_json: bool) -> None:  # noqa: FBT001 - click
+def start(
+    name: str,
+    number: int,
+    *,
+    reason: str,
+    place: Place,
+    watching: bool,
+    as_json: bool,
+) -> None:
     """Make revision NUMBER current; a rollout in flight is superseded.
 
     With --watch exits 1 unless it is promoted.
     """
 
     async def work() -> Rollout:
-        async with service(database_url) as verbs:
-            return await verbs.activate(name, number)
+        async with place.verbs() as verbs:
+            return await verbs.activate(name, number, reason=reason)
 
     started = run(work)
     row = {"name": name, "number": number, "rollout": started.id}
     said(f"{name}: rollout to revision {number} started", row, as_json=as_json)
     if watching:
-        _watch(name, database_url, as_json=as_json)
+        _watch(name, place, as_json=as_json)
 
 
 @rollout.command()
 @click.argument("name")
-@database_option
+@place_options
 @json_option
-def watch(name: str, database_url: str, as_json: bool) -> None:  # noqa: FBT001
+def watch(name: str, place: Place, as_json: bool) -> None:  # noqa: FBT001
     """Follow the rollout in flight, or show how the last one ended; exit 1 unless promoted."""
-    _watch(name, database_url, as_json=as_json)
+    _watch(name, place, as_json=as_json)
 
 
 @rollout.command()
 @click.argument("name")
-@click.option("--reason", default="", help="Kept in the history.")
-@database_option
+@reason_option
+@place_options
 @json_option
-def abort(name: str, reason: str, database_url: str, as_json: bool) -> None:  # noqa: FBT001
+def abort(name: str, reason: str, place: Place, as_json: bool) -> None:  # noqa: FBT001
     """Turn the rollout in flight back to the current revision."""
 
     async def work() -> None:
-        async with service(database_url) as verbs:
+        async with place.verbs() as verbs:
             found = await verbs.abort(name, reason=reason)
         sub_step = found.sub_step and found.sub_step.value
         row = {"name": name, "lifecycle": found.lifecycle.value, "sub_step": sub_step}
@@ -80,9 +89,9 @@ def abort(name: str, reason: str, database_url: str, as_json: bool) -> None:  # 
     run(work)
 
 
-def _watch(name: str, database_url: str, *, as_json: bool) -> None:
+def _watch(name: str, place: Place, *, as_json: bool) -> None:
     async def work() -> Rollout | None:
-        async with service(database_url) as verbs:
+        async with place.verbs() as verbs:
             return await _follow(verbs, name, quiet=as_json)
 
     try:
@@ -103,7 +112,7 @@ def _watch(name: str, database_url: str, *, as_json: bool) -> None:
         raise SystemExit(EXIT_BAD)
 
 
-async def _follow(verbs: Service, name: str, *, quiet: bool) -> Rollout | None:
+async def _follow(verbs: Verbs, name: str, *, quiet: bool) -> Rollout | None:
     """Show the rollout in flight until it ends; return the newest one."""
     deployment = await verbs.get_deployment(name)  # away now: a mistyped path; later: an outage
     with _Screen(quiet=quiet) as screen:
@@ -112,8 +121,8 @@ async def _follow(verbs: Service, name: str, *, quiet: bool) -> Rollout | None:
                 screen.show(deployment, await verbs.list_routes(name))
                 await anyio.sleep(WATCH_S)
                 deployment = await verbs.get_deployment(name)
-            except DatabaseUnreachable as error:
-                screen.say(f"waiting for the database: {error}")
+            except Unreachable as error:
+                screen.say(f"waiting: {error}")
                 await anyio.sleep(WATCH_S)
     newest = await verbs.list_rollouts(name, limit=1)
     return newest[0] if newest else None

@@ -2,7 +2,8 @@
 
 import click
 
-from controller.cli.session import database_option, json_option, run, service, show, show_one
+from controller.cli.place import Place, place_options
+from controller.cli.session import json_option, reason_option, run, show, show_one
 
 
 @click.group()
@@ -12,13 +13,13 @@ def route() -> None:
 
 @route.command(name="list")
 @click.argument("deployment", required=False)
-@database_option
+@place_options
 @json_option
-def list_(deployment: str | None, database_url: str, as_json: bool) -> None:  # noqa: FBT001
+def list_(deployment: str | None, place: Place, as_json: bool) -> None:  # noqa: FBT001
     """List the routes of one deployment, or of all."""
 
     async def work() -> None:
-        async with service(database_url) as verbs:
+        async with place.verbs() as verbs:
             routes = await verbs.list_routes(deployment)
             names = {d.id: d.name for d in await verbs.list_deployments()}
         rows = [
@@ -45,14 +46,17 @@ def list_(deployment: str | None, database_url: str, as_json: bool) -> None:  # 
 @click.option(
     "--port", required=True, type=int, metavar="PORT", help="Where it serves, 1 to 65535."
 )
-@database_option
+@reason_option
+@place_options
 @json_option
-def register(deployment: str, host: str, port: int, database_url: str, as_json: bool) -> None:  # noqa: FBT001
+def register(
+    deployment: str, *, host: str, port: int, reason: str, place: Place, as_json: bool
+) -> None:
     """Add a replica that somebody else runs."""
 
     async def work() -> None:
-        async with service(database_url) as verbs:
-            added = await verbs.register_route(deployment, host=host, port=port)
+        async with place.verbs() as verbs:
+            added = await verbs.register_route(deployment, host=host, port=port, reason=reason)
         row = {
             "id": added.id,
             "address": f"{host}:{port}",

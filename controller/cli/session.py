@@ -1,18 +1,16 @@
-"""What the commands share: the service on a database, exit codes, and how rows are shown."""
+"""What the commands share: exit codes, errors in one line, and how rows are shown."""
 
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final, NoReturn, TypeVar
 
 import anyio
 import click
 
-from controller.cli.folders import local_folders
 from controller.db.session import open_database
 from controller.errors import ControllerError, InvalidInput, LeaseLost, Unreachable
-from controller.service import Service
 from probe.errors import BusError, FleetpulseError, SettingsError
 
 EXIT_BAD: Final = 1
@@ -42,6 +40,7 @@ database_option = click.option(
     help="Where the state lives: sqlite:///PATH.  [required; env: FLEETPULSE_DATABASE_URL]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+reason_option = click.option("--reason", default="", help="Kept in the audit log.")
 
 
 def run(work: Callable[[], Awaitable[_Result]]) -> _Result:
@@ -69,16 +68,6 @@ def fail(message: str, code: int) -> NoReturn:
     """Print one sentence on stderr and exit with `code`."""
     click.echo(f"fleetpulse: {message}", err=True)
     sys.exit(code)
-
-
-@asynccontextmanager
-async def service(database_url: str) -> AsyncIterator[Service]:
-    """Open the service on a database, and close it afterwards."""
-    database = open_database(database_url)
-    try:
-        yield Service(database, folders=local_folders())
-    finally:
-        await database.close()
 
 
 async def require(database_url: str) -> None:
