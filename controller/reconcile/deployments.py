@@ -5,13 +5,15 @@ is chance: ids for new replicas.
 """
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import ClassVar
 
+from controller.db.failures import Failures
 from controller.model import Decision, Deployment, DeploymentId, Lifecycle, Route, RouteId
-from controller.reconcile.handler import DeploymentHandler, World
+from controller.reconcile.handler import DeploymentHandler, Schedule, World
 from controller.rollout import destroy, machine, scale
+from controller.rollout.backoff import WINDOW_S, Failure, back_off
 from controller.route.guard.clocks import stood_still_ms
 
 
@@ -64,11 +66,24 @@ class CheckReplicas(_OfLifecycle):
     name = scale.CATEGORY
     lifecycle = Lifecycle.READY
 
+    def __init__(self, schedule: Schedule, failures: Failures) -> None:
+        super().__init__(schedule)
+        self._read = failures
+        self._failures: Mapping[DeploymentId, Sequence[Failure]] = {}
+
+    async def look(self, world: World, routes: Mapping[DeploymentId, Sequence[Route]]) -> None:
+        """Read how the last replicas ended, where some are missing."""
+        short = [d.id for d in self.select(world) if scale.missing(d, routes.get(d.id, ())) > 0]
+        since_ms = world.snapshot.now_ms - int(WINDOW_S * 1000)
+        self._failures = await self._read.of(short, since_ms=since_ms)
+
     def decide(
         self, world: World, deployment: Deployment, routes: Sequence[Route]
     ) -> Decision | None:
-        """Create what is missing, drain what is too much."""
-        return scale.step(deployment, routes, fresh=fresh_ids())
+        """Create what is missing, but not in vain; drain what is too much."""
+        failures = self._failures.get(deployment.id, ())
+        wait = back_off(failures, now_ms=world.snapshot.now_ms)
+        return scale.step(deployment, routes, fresh=fresh_ids(), wait=wait)
 
 
 class Destroying(_OfLifecycle):

@@ -8,7 +8,7 @@ that stops its neighbours (R-15).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
@@ -163,6 +163,15 @@ class DeploymentHandler(ABC):
     @abstractmethod
     def select(self, world: World) -> Sequence[Deployment]:
         """Return the deployments this handler is responsible for now."""
+
+    async def look(  # noqa: B027 - most need nothing else
+        self, world: World, routes: Mapping[DeploymentId, Sequence[Route]]
+    ) -> None:
+        """Read what the decisions of this run need beyond the world.
+
+        Raises:
+            DatabaseUnreachable: if the database does not answer.
+        """
 
     @abstractmethod
     def decide(

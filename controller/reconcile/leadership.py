@@ -12,6 +12,7 @@ from typing import Final
 import anyio
 
 from controller.bus import ControlBus
+from controller.db.failures import Failures
 from controller.db.ledger import Ledger
 from controller.db.prune import Pruner
 from controller.db.publications import KIND as PROXY_TABLE
@@ -87,7 +88,7 @@ class Leadership:
             SecondOpinion(bus, observer.witness, metrics, schedule("second_opinion")),
             Evict(schedule("evict"), metrics),
             Deploying(schedule("deploying")),
-            CheckReplicas(schedule("check_replicas")),
+            CheckReplicas(schedule("check_replicas"), Failures(repository.database)),
             Destroying(schedule("destroying")),
             self._sync,
             self._sync_proxy,

@@ -230,6 +230,7 @@ class Runner:
         if not deployments:
             return 0
         by_deployment = _routes_by_deployment(world.snapshot.routes)
+        await handler.look(world, by_deployment)
         written = 0
         for deployment in deployments:
             routes = by_deployment.get(deployment.id, ())

@@ -30,6 +30,7 @@ from controller.reconcile.traffic import Drain, Terminate
 from controller.route.guard import HoldCause
 from controller.route.table import Publication, table_of
 from probe.wire import ReplicaId
+from tests.fakes.failures import KnownFailures
 from tests.fakes.nouns import (
     NEW,
     NOW_MS,
@@ -335,7 +336,11 @@ class TestDeployments:
             world = a_world([], a_deployment(lifecycle=lifecycle))
             selecting = [
                 handler.name
-                for handler in (Deploying(ALWAYS), CheckReplicas(ALWAYS), Destroying(ALWAYS))
+                for handler in (
+                    Deploying(ALWAYS),
+                    CheckReplicas(ALWAYS, KnownFailures()),
+                    Destroying(ALWAYS),
+                )
                 if handler.select(world)
             ]
             expected = {
@@ -357,7 +362,9 @@ class TestDeployments:
     def test_what_is_missing_is_created(self) -> None:
         deployment = a_deployment(replicas=3)
         routes = fleet(1)
-        decision = CheckReplicas(ALWAYS).decide(a_world(routes, deployment), deployment, routes)
+        decision = CheckReplicas(ALWAYS, KnownFailures()).decide(
+            a_world(routes, deployment), deployment, routes
+        )
         assert decision is not None
         assert [new.revision_id for new in decision.create] == [OLD.id] * 2
 
