@@ -57,10 +57,12 @@ def binaries() -> Path | None:
     return None
 
 
-def _as_anybody() -> list[str]:
+def as_anybody() -> list[str]:
+    """Return what to put before a command that refuses to run as root."""
     if os.geteuid() != 0:
         return []
-    return ["unshare", "--user", "--map-user=1000", "--map-group=1000"]
+    unshare = shutil.which("unshare") or "unshare"  # executed directly: without a search
+    return [unshare, "--user", "--map-user=1000", "--map-group=1000"]
 
 
 class PostgresServer:
@@ -70,7 +72,7 @@ class PostgresServer:
         self.directory = directory
         self.process = Child(
             [
-                *_which(_as_anybody()),
+                *as_anybody(),
                 *(str(programs / "postgres"), "-D", str(directory / "data")),
                 *("-k", str(directory)),
                 *(f"--{name}={value}" for name, value in _SETTINGS.items()),
@@ -78,7 +80,7 @@ class PostgresServer:
             log_path=directory / "postgres.log",
         )
         self._initdb = [
-            *_as_anybody(),
+            *as_anybody(),
             *(str(programs / "initdb"), "-D", str(directory / "data"), "-U", USER),
             *("--auth=trust", "--encoding=UTF8", "--no-locale"),
             *("--no-sync", "--no-data-checksums", "--no-instructions"),
@@ -111,11 +113,6 @@ class PostgresServer:
         """End every connection and the server; SIGQUIT does it as a crash would."""
         self.process.end(sign)
         (self.directory / "data" / "postmaster.pid").unlink(missing_ok=True)
-
-
-def _which(command: list[str]) -> list[str]:
-    """Return a command with its program's path: what is executed directly has no search."""
-    return [shutil.which(command[0]) or command[0], *command[1:]] if command else []
 
 
 class Databases:
