@@ -4,7 +4,7 @@ Called by the command line, which looks from outside, and by the API, which hand
 leader saw last. A bus that is away is no error here: it is part of the answer.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Final
 
@@ -25,6 +25,7 @@ from controller.route import explain as of_route
 from controller.route.gates import Bars, Budget, holds
 from controller.route.guard import BusView, Gate, StatusEvidence
 from controller.route.guard.budget import deployment_allowance, fleet_allowance
+from controller.route.guard.clocks import stood_still_ms
 from controller.route.guard.evidence import NOTHING_SEEN
 from controller.route.scene import Scene, Watcher
 from controller.settings import PERIODS, Settings
@@ -218,7 +219,7 @@ def _deployment_scene(
     deployment = world.snapshot.deployments.get(deployment.id, deployment)
     rollout = deployment.rollout
     held = deployment.id in world.held_deployments
-    return of_deployment.Scene(
+    scene = of_deployment.Scene(
         deployment=deployment,
         routes=[r for r in world.snapshot.routes if r.deployment_id == deployment.id],
         failed=0 if rollout is None else world.snapshot.failed_counts.get(rollout.id, 0),
@@ -228,3 +229,7 @@ def _deployment_scene(
         clockwork=clockwork,
         notes=sight.notes,
     )
+    still_ms = stood_still_ms(
+        world.snapshot.holds, deployment.id, since_ms=scene.began_ms, until_ms=scene.now_ms
+    )
+    return replace(scene, still_ms=still_ms)

@@ -39,6 +39,8 @@ class Scene:
     now_ms: int
     holds: Sequence[Gate]
     clockwork: Clockwork
+    still_ms: int = 0
+    """For how long HOLD has stopped the clock of the phase: its deadline moves by that (S15)."""
     notes: Sequence[str] = ()
     """What is not told, and why."""
 
@@ -46,6 +48,14 @@ class Scene:
     def rollout(self) -> Rollout | None:
         """Return the rollout in flight."""
         return self.deployment.rollout
+
+    @property
+    def began_ms(self) -> int:
+        """Return when the phase began whose clock runs: the rollout, or the way back."""
+        back = self.deployment.sub_step is SubStep.ROLLING_BACK
+        if self.rollout is None or back:
+            return self.deployment.phase_entered_at_ms
+        return self.rollout.started_at_ms
 
     @property
     def wanted(self) -> Revision | None:
@@ -157,12 +167,12 @@ def _progress(scene: Scene, rollout: Rollout, wanted: Revision) -> Iterator[Coun
 
 def _deadline(scene: Scene, rollout: Rollout) -> Count:
     """Return the clock of the phase: the whole rollout's, or that of going back."""
-    began_ms, limit_s = rollout.started_at_ms, rollout.policy.rollout_timeout_s
-    ends = "it turns back"
-    if scene.deployment.sub_step is SubStep.ROLLING_BACK:
-        began_ms, ends = scene.deployment.phase_entered_at_ms, "it ends as it is"
-    spent_s = (scene.now_ms - began_ms) / 1000
-    text = f"{span(spent_s)} of {span(limit_s)} before {ends} (rollout_timeout_s)"
+    limit_s = rollout.policy.rollout_timeout_s
+    back = scene.deployment.sub_step is SubStep.ROLLING_BACK
+    ends = "it ends as it is" if back else "it turns back"
+    spent_s = (scene.now_ms - scene.began_ms - scene.still_ms) / 1000
+    held = f", {span(scene.still_ms / 1000)} of HOLD not counted" if scene.still_ms else ""
+    text = f"{span(spent_s)} of {span(limit_s)} before {ends} (rollout_timeout_s){held}"
     return Count(name="rollout_timeout_s", value=round(spent_s, 3), limit=limit_s, text=text)
 
 

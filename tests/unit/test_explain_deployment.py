@@ -90,6 +90,11 @@ CASES: dict[str, Explanation] = {
         [*fleet(3), a_route(4, revision_id=NEW.id, health=Health.NOT_CHECKED)],
         holds=HELD,
     ),
+    "progressing, after a HOLD": explain(
+        rolling(sub_step=SubStep.PROGRESSING),
+        [*fleet(3), warming(4, revision_id=NEW.id)],
+        still_ms=30_000,
+    ),
     "all is in place": explain(rolling(sub_step=SubStep.PROGRESSING), fleet(3, revision_id=NEW.id)),
     "external, and none is registered": explain(
         rolling(
@@ -186,6 +191,17 @@ GOLDEN = {
         HELD   HOLD no_prober: no prober is alive that trusts itself; waits for a prober to start
         NEXT   waits for 1 replica of revision 2 to become ready
         NEXT   if it is not done, it turns back in 8 min 30 s at the earliest, and not while it is held
+        """,
+    "progressing, after a HOLD": """
+        STATE  deploying/progressing, for 1 min 30 s, from revision 1 to revision 2
+        COUNT  3 of 3 replicas ready: 1 provisioning warming up, 3 ready
+        COUNT  0 of 3 of revision 2 ready, 1 starting, 3 of others left
+        COUNT  0 of 3 new replicas lost before it stops (max_failed_replicas)
+        COUNT  4 of 4 active (target 3 + surge 1)
+        COUNT  3 ready, at least 3 are kept (unavailable 0)
+        COUNT  1 min of 10 min before it turns back (rollout_timeout_s), 30 s of HOLD not counted
+        NEXT   waits for 1 replica of revision 2 to become ready
+        NEXT   if it is not done, it turns back in 9 min at the earliest
         """,
     "all is in place": """
         STATE  deploying/progressing, for 1 min 30 s, from revision 1 to revision 2
