@@ -19,8 +19,9 @@ import probe.settings
 from controller.definition.deployment_file import DeploymentFile
 from controller.definition.request import RevisionRequest
 from controller.definition.variants import ENGINES, RuntimeVariant
+from controller.gauges import PUBLICATION_REFUSED
 from controller.invariants import Invariant
-from controller.metrics import ControllerMetrics
+from controller.metrics import ControllerMetrics, Publish
 from controller.model import HealthCheck, Outcome, Policy, Route, Strategy
 from controller.model_definition import Model, ModelHealthCheck, ModelService
 from controller.reconcile.handler import Mark
@@ -172,7 +173,8 @@ def label_values() -> str:
         "`phase`": PHASES,
         "`op`": OPERATIONS,
         "`event`": ConnectionEvent,
-        "`kind`": HoldCause,
+        "`outcome` of a publish": Publish,
+        "`kind`": (*HoldCause, PUBLICATION_REFUSED),
         "`handler`": PERIODS,
         "`invariant`": Invariant,
         "`strategy`": Strategy,
@@ -320,7 +322,7 @@ BLOCKS: Final[Mapping[str, Build]] = {
     "model-health-check": partial(struct, ModelHealthCheck),
     "handlers": lambda _: handlers(),
     "marks": lambda _: members(Mark, "controller/reconcile/handler.py"),
-    "hold": lambda _: members(HoldCause, "controller/route/guard.py"),
+    "hold": lambda _: members(HoldCause, "controller/route/guard/causes.py"),
     "invariants": lambda _: members(Invariant, "controller/invariants.py"),
     "rolling-trace": lambda _: rolling_trace(),
     "log-events": log_events,

@@ -43,7 +43,8 @@ class Cause(StrEnum):
     SCALE_IN = "scale_in"
     """There were more replicas than wanted."""
     CONFIRMED_DEATH = "confirmed_death"
-    """The provisioner says that the session is gone, or the safety rules let it be evicted."""
+    """The provisioner says that the session is gone, or the safety rules let it go, for good or
+    only out of traffic."""
     UNEXPLAINED = "unexplained"
     """No record says why; too few left to be refused."""
     GROWTH = "growth"
@@ -205,6 +206,7 @@ _BY_CATEGORY: Final[Mapping[str, Cause]] = {
     "check_replicas": Cause.SCALE_IN,
     "destroying": Cause.DESTROY,
     "check_running": Cause.CONFIRMED_DEATH,
+    "classify_health": Cause.CONFIRMED_DEATH,
     "drain_route": Cause.OPERATOR,
 }
 """What each category of history that takes a serving route out of traffic stands for."""

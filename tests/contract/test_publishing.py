@@ -323,7 +323,7 @@ class TestShrinkGuard:
         """S16, S12: it runs on, without traffic."""
         await scene.term.tick()
         without = [
-            replace(change(route, traffic=Traffic.INACTIVE), category="check_running")
+            replace(change(route, traffic=Traffic.INACTIVE), category="classify_health")
             for route in scene.routes[:2]
         ]
         await scene.repository.apply(without, epoch=scene.term.epoch)

@@ -6,9 +6,11 @@ import pytest
 
 from controller.model import EXTERNAL_SESSION, Health, Route, RouteStatus, Stage, Traffic
 from controller.reconcile.deployments import CheckReplicas, Deploying, Destroying
+from controller.reconcile.health import ClassifyHealth
 from controller.reconcile.provision import CheckRunning
 from controller.rollout.endings import BACK, FORWARD
 from controller.route.evict import CATEGORY, HEALTH_POLICY, ORPHAN
+from controller.route.shed import STOPPED
 from controller.route.table import (
     Cause,
     ProxyTable,
@@ -181,6 +183,7 @@ class TestCause:
             (CheckReplicas.name, "", Cause.SCALE_IN),
             (Destroying.name, "", Cause.DESTROY),
             (CheckRunning.name, "SESSION_LOST", Cause.CONFIRMED_DEATH),
+            (ClassifyHealth.name, STOPPED, Cause.CONFIRMED_DEATH),
             (CATEGORY, HEALTH_POLICY, Cause.CONFIRMED_DEATH),
             (CATEGORY, ORPHAN, Cause.ROLLOUT),
             (CATEGORY, "SOMETHING_ELSE", None),
