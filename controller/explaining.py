@@ -11,6 +11,7 @@ from typing import Final
 from controller.bus import ControlBus
 from controller.db import explaining
 from controller.db.explaining import Found
+from controller.db.failures import Failures
 from controller.db.repository import Repository
 from controller.db.session import Database
 from controller.errors import NotFound
@@ -20,6 +21,8 @@ from controller.reconcile.handler import World
 from controller.reconcile.health import floors
 from controller.reconcile.observe import is_probed
 from controller.rollout import explain as of_deployment
+from controller.rollout.backoff import WINDOW_S, back_off
+from controller.rollout.scale import missing
 from controller.route import evict, guard
 from controller.route import explain as of_route
 from controller.route.gates import Bars, Budget, holds
@@ -85,9 +88,17 @@ async def explain(
         return of_route.explain_route(_route_scene(found, found.route, sight, clockwork))
     if found.deployment is None:
         raise NotFound(f"there is no deployment {named!r}; see `fleetpulse deployment list`")
-    return of_deployment.explain_deployment(
-        _deployment_scene(found, found.deployment, sight, clockwork)
-    )
+    scene = _deployment_scene(found, found.deployment, sight, clockwork)
+    return of_deployment.explain_deployment(await _with_back_off(database, scene))
+
+
+async def _with_back_off(database: Database, scene: of_deployment.Scene) -> of_deployment.Scene:
+    """Add what keeps missing replicas from being made (a crash loop)."""
+    if missing(scene.deployment, scene.routes) <= 0:
+        return scene
+    key, since_ms = scene.deployment.id, scene.now_ms - int(WINDOW_S * 1000)
+    failures = await Failures(database).of([key], since_ms=since_ms)
+    return replace(scene, wait=back_off(failures.get(key, ()), now_ms=scene.now_ms))
 
 
 async def _look(database: Database, bus: ControlBus | None, found: Found) -> _Sight:

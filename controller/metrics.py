@@ -19,6 +19,7 @@ from controller.db.outbox import Backlog
 from controller.gauges import SnapshotGauges
 from controller.invariants import Invariant, decision_violations, snapshot_violations
 from controller.model import Decision, Outcome, Route, RouteChange, Snapshot, Strategy
+from controller.rollout import scale
 from controller.route.evict import HEALTH_POLICY, ORPHAN
 from controller.route.guard import Gate, HoldCause
 from controller.settings import PERIODS
@@ -89,6 +90,11 @@ class ControllerMetrics:
             "publishes",
             "Tables of routes by what became of them on their way to proxies.",
             {"outcome": tuple(Publish)},
+        )
+        self._delayed = self._total(
+            "replacements_delayed",
+            "Runs in which a deployment made no replica because the last ones ended early.",
+            {},
         )
         self._bus_errors = self._total("bus_errors", "Failed operations on the bus.", {})
         self._database_errors = self._total("database_errors", "Ticks lost to the database.", {})
@@ -236,6 +242,7 @@ class ControllerMetrics:
     def decided(self, decision: Decision, routes: Sequence[Route], now_ms: int) -> None:
         """Count what a commit of a decision did, and check what it must never do."""
         self.violated(decision_violations(decision, routes))
+        self._delayed.inc(sum(note.category == scale.CATEGORY for note in decision.notes))
         rollout, change = decision.deployment.rollout, decision.change
         if rollout is None or change is None or change.end_rollout is None:
             return

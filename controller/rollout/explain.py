@@ -22,6 +22,7 @@ from controller.explanation import (
 )
 from controller.model import Deployment, Lifecycle, Revision, Rollout, Route, SubStep
 from controller.rollout import rolling
+from controller.rollout.backoff import BackOff
 from controller.rollout.machine import failed_max
 
 
@@ -39,6 +40,8 @@ class Scene:
     now_ms: int
     holds: Sequence[Gate]
     clockwork: Clockwork
+    wait: BackOff | None = None
+    """What keeps the next replica from being made: the last ones ended early."""
     still_ms: int = 0
     """For how long HOLD has stopped the clock of the phase: its deadline moves by that (S15)."""
     notes: Sequence[str] = ()
@@ -77,7 +80,7 @@ def explain_deployment(scene: Scene) -> Explanation:
     deployment = scene.deployment
     rule, tried = newest_of(scene.history)
     counts, steps = tuple(_counts(scene)), tuple(_steps(scene))
-    gates = tuple(scene.holds) if deployment.lifecycle is not Lifecycle.DESTROYING else ()
+    gates = tuple(_gates(scene))
     for_s = (scene.now_ms - deployment.phase_entered_at_ms) / 1000
     return Explanation(
         kind="deployment",
@@ -118,6 +121,14 @@ def _revisions(deployment: Deployment) -> str:
     if deployment.sub_step is SubStep.ROLLING_BACK:
         return f", back from revision {deploying.number} to {serves}"
     return f", from {serves} to revision {deploying.number}"
+
+
+def _gates(scene: Scene) -> Iterator[Gate]:
+    if scene.deployment.lifecycle is not Lifecycle.DESTROYING:
+        yield from scene.holds
+    if scene.wait is not None:
+        left_s = (scene.wait.until_ms - scene.now_ms) / 1000
+        yield Gate(name="back-off", text=scene.wait.message, waits_for=span(left_s))
 
 
 # Numbers beside their limits.
@@ -207,7 +218,10 @@ def _kept(scene: Scene) -> Step:
         text = f"{missing} to be registered: fleetpulse route register {deployment.name}"
         return Step(text=text)
     if missing > 0:
-        return Step(text=f"{replicas(missing)} to be started {within}", within_s=0.0)
+        wait_s = 0.0 if scene.wait is None else (scene.wait.until_ms - scene.now_ms) / 1000
+        after = f", not before {span(wait_s)}" if wait_s else ""
+        text = f"{replicas(missing)} to be started {within}{after}"
+        return Step(text=text, within_s=wait_s)
     if missing < 0:
         return Step(text=f"{replicas(-missing)} to be drained {within}", within_s=0.0)
     waiting = sum(not route.ready for route in mine)

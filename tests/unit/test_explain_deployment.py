@@ -10,6 +10,7 @@ import pytest
 
 from controller.explanation import Explanation
 from controller.model import Deployment, Health, Lifecycle, Policy, Route, RouteStatus, SubStep
+from controller.rollout.backoff import BackOff
 from controller.rollout.explain import Scene, explain_deployment
 from controller.route.gates import holds
 from controller.route.guard import HoldCause
@@ -70,6 +71,16 @@ CASES: dict[str, Explanation] = {
     "ready, and one is missing": explain(
         a_deployment(), [*fleet(2), a_route(3, status=RouteStatus.TERMINATING)]
     ),
+    "ready, and its replicas end early": explain(
+        a_deployment(),
+        fleet(2),
+        wait=BackOff(
+            attempts=3,
+            until_ms=NOW_MS + 105_000,
+            message="3 attempts in a row ended early, the next in 15 s; the last: the session is "
+            "exited: exited with code 1",
+        ),
+    ),
     "ready, and one too many": explain(a_deployment(), fleet(4)),
     "ready, and one is not": explain(a_deployment(), fleet(3, bad=1)),
     "ready, external, and one is missing": explain(
@@ -129,6 +140,12 @@ GOLDEN = {
         STATE  ready, for 1 min 30 s, revision 1
         COUNT  2 of 3 replicas ready: 2 ready, 1 terminating healthy
         NEXT   1 replica to be started (check_replicas, within 30 s)
+        """,
+    "ready, and its replicas end early": """
+        STATE  ready, for 1 min 30 s, revision 1
+        COUNT  2 of 3 replicas ready: 2 ready
+        HELD   back-off: 3 attempts in a row ended early, the next in 15 s; the last: the session is exited: exited with code 1; waits for 15 s
+        NEXT   1 replica to be started (check_replicas, within 30 s), not before 15 s
         """,
     "ready, and one too many": """
         STATE  ready, for 1 min 30 s, revision 1
