@@ -108,7 +108,9 @@ class Vigil:
     def _came_back(self, before: Route | None, route: Route) -> bool:
         if before is None:  # new; or gone at the look before, and here again
             seen_at_ms = self._seen_at_ms
-            return seen_at_ms is not None and route.created_at_ms < seen_at_ms - SLACK_MS
+            if seen_at_ms is None or route.deployment_id not in self._deployments:
+                return False  # as its whole deployment: that could not be read
+            return route.created_at_ms < seen_at_ms - SLACK_MS
         return _ORDER[route.status] < _ORDER[before.status]
 
     def _recount(self, snapshot: Snapshot, moved: AbstractSet[DeploymentId]) -> None:

@@ -87,6 +87,12 @@ class TestTerminal:
         assert looks.see(fleet(2)) == []
         assert looks.see(fleet(3)) == [Invariant.TERMINAL]
 
+    def test_a_deployment_that_can_be_read_again_is_quiet(self, looks: Looks) -> None:
+        other = replace(a_deployment(), id=DeploymentId("other"), name="other", replicas=0)
+        looks.see(fleet(3))
+        assert looks.see([], other) == []
+        assert looks.see(fleet(3), a_deployment(), other) == []
+
     def test_one_that_left_and_serves_again_goes_off(self, looks: Looks) -> None:
         """I5"""
         leaving = a_route(1, status=RouteStatus.TERMINATING, stage=Stage.DRAINING)
