@@ -183,6 +183,13 @@ class ApiClient:
         wish = _Wish(reason, expected_version, {"host": host, "port": port})
         return await self._ask("POST", _path(name, "routes"), Route, wish)
 
+    async def drain_route(
+        self, route_id: RouteId, *, reason: str = "", expected_version: int | None = None
+    ) -> Route:
+        """Take one replica out; repeating changes nothing."""
+        path = f"/v1/routes/{_quoted(route_id)}/drain"
+        return await self._ask("POST", path, Route, _Wish(reason, expected_version))
+
     async def _get(
         self, path: str, kind: type[_Found], params: Mapping[str, str | int] | None = None
     ) -> _Found:

@@ -6,26 +6,24 @@ controller's affair, not known here.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from sqlalchemy.exc import IntegrityError
 
-from controller.db import activation, registration
+from controller.db import activation, applying
+from controller.db.applying import DeploymentApplied
 from controller.db.audit import note_verb
 from controller.db.deployments import (
-    find_to_change,
-    insert_deployment,
-    insert_revision,
     move_deployment,
     numbered,
     revisions_of,
 )
-from controller.db.named import changeable, check_version, living, to_change
-from controller.db.reads import Reads
+from controller.db.named import OPERATOR, changeable, living, to_change
 from controller.db.rollouts import rollouts_of
-from controller.db.rows import Values, settings_of, settings_values
-from controller.db.session import Database, Write
+from controller.db.route_verbs import RouteVerbs
+from controller.db.rows import settings_values
+from controller.db.session import Database
 from controller.definition.deployment_file import REPLICAS_MAX
 from controller.definition.request import Resolved, RevisionRequest
 from controller.errors import Conflict, InvalidInput
@@ -38,28 +36,17 @@ from controller.model import (
     Revision,
     RevisionSpec,
     Rollout,
-    Route,
     SubStep,
 )
 from controller.model_folder import ModelFolders
 
-OPERATOR: Final = "operator"
-"""Who did it, where nobody says who."""
+__all__ = ["FORCE_MAX_S", "OPERATOR", "DeploymentApplied", "Service"]
 
 FORCE_MAX_S: Final = 3600
 """Nobody answers for a fleet longer than he looks at it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeploymentApplied:
-    """What `apply_deployment` came to."""
-
-    deployment: Deployment
-    changes: tuple[str, ...]
-    """What it did, in words; empty when everything was as wanted already."""
-
-
-class Service(Reads):
+class Service(RouteVerbs):
     """The verbs, on one database. All raise DatabaseUnreachable when it does not answer.
 
     A verb given an `expected_version` raises Stale when the deployment is at another one.
@@ -93,42 +80,22 @@ class Service(Reads):
 
         What comes to another revision than the newest becomes a new one. With `auto_activate` the
         newest revision is activated, once: one that was tried and rolled back is left alone.
-        A count set by `scale` holds until another count is applied.
 
         Raises:
             InvalidInput: if the count is out of bounds, or the revision comes to nothing that runs.
             Conflict: if the deployment is being deleted, or somebody created it this moment.
         """
         _check_replicas(replicas)
-        settings = settings_values(replicas, policy, cleanup_target_statuses)
-        wanted = await self._resolved(revision)
-
-        async def work(write: Write) -> DeploymentApplied:
-            changes = await _apply_settings(
-                write, name, settings, actor=actor, expected_version=expected_version
-            )
-            deployment = await changeable(write, name)
-            newest = next(iter(await revisions_of(write.connection, deployment.id)), None)
-            if newest is None or not wanted.is_like(newest):
-                newest = await _next_revision(write, deployment, newest, wanted, actor=actor)
-                changes.append(f"added revision {newest.number}")
-            if auto_activate and not await activation.was_tried(write, newest):
-                await activation.activate(write, deployment, newest, actor=actor)
-                changes.append(f"activated revision {newest.number}")
-            if changes:
-                detail = {"changes": changes}
-                about = deployment.id
-                await note_verb(
-                    write,
-                    "apply",
-                    actor=actor,
-                    reason=reason,
-                    deployment_id=about,
-                    detail=detail,
-                )
-            found = await living(write.connection, name)
-            return DeploymentApplied(deployment=found, changes=tuple(changes))
-
+        work = partial(
+            applying.apply,
+            name=name,
+            settings=settings_values(replicas, policy, cleanup_target_statuses),
+            wanted=await self._resolved(revision),
+            auto_activate=auto_activate,
+            actor=actor,
+            reason=reason,
+            expected_version=expected_version,
+        )
         try:
             return await self._database.transact(work, epoch=None)
         except IntegrityError as error:
@@ -248,8 +215,7 @@ class Service(Reads):
         wanted = await self._resolved(revision)
         async with self._database.write(epoch=None) as write:
             seen = await changeable(write, name, expected_version=expected_version)
-            newest = next(iter(await revisions_of(write.connection, seen.id)), None)
-            added = await _next_revision(write, seen, newest, wanted, actor=actor)
+            added = await applying.add_revision(write, seen, wanted, actor=actor)
             if auto_activate:
                 await activation.activate(write, seen, added, actor=actor)
             await note_verb(
@@ -318,80 +284,6 @@ class Service(Reads):
                 await activation.abort(write, seen, seen.rollout, message=message)
                 await note_verb(write, "abort", actor=actor, reason=reason, deployment_id=seen.id)
             return await living(write.connection, name)
-
-    async def register_route(
-        self,
-        name: str,
-        *,
-        host: str,
-        port: int,
-        actor: str = OPERATOR,
-        reason: str = "",
-        expected_version: int | None = None,
-    ) -> Route:
-        """Add a replica that somebody else runs; it is probed, and serves once it is healthy.
-
-        It belongs to the revision being rolled out; without one, or on the way back, to the
-        current one.
-
-        Raises:
-            InvalidInput: if host or port cannot be dialled.
-            NotFound: if there is no such deployment.
-            Conflict: if the deployment runs its own replicas, has no revision to join, is being
-                deleted, or has a replica at that address already.
-        """
-        registration.check_address(host, port)
-        async with self._database.write(epoch=None) as write:
-            seen = await changeable(write, name, expected_version=expected_version)
-            route = await registration.register(write, seen, host=host, port=port, actor=actor)
-            await note_verb(
-                write,
-                "register",
-                actor=actor,
-                reason=reason,
-                deployment_id=seen.id,
-                route_id=route.id,
-                detail={"host": host, "port": port},
-            )
-            return route
-
-
-async def _apply_settings(
-    write: Write, name: str, wanted: Values, *, actor: str, expected_version: int | None
-) -> list[str]:
-    """Create the deployment, or change what differs; return what was done, in words."""
-    seen = await find_to_change(write, name)
-    check_version(name, seen, expected_version)
-    if seen is None:
-        await insert_deployment(write, name=name, settings=wanted)
-        made = await to_change(write, name)
-        await activation.record(write, made, category="apply", message=f"{actor} created it")
-        return ["created"]
-    if seen.lifecycle is Lifecycle.DESTROYING:
-        raise Conflict(f"deployment {name!r} is being deleted; wait until it is gone")
-    known = settings_of(seen)
-    moved: Values = {key: value for key, value in wanted.items() if known[key] != value}
-    if not moved:
-        return []
-    words = [f"changed {key}" for key in moved]
-    if "replicas" in moved:
-        moved["desired_replicas"] = None
-    await move_deployment(write, seen, moved)
-    message = f"{actor} {', '.join(words)}"
-    await activation.record(write, seen, category="apply", message=message)
-    return words
-
-
-async def _next_revision(
-    write: Write, seen: Deployment, newest: Revision | None, wanted: Resolved, *, actor: str
-) -> Revision:
-    number = 1 if newest is None else newest.number + 1
-    revision = await insert_revision(
-        write, seen.id, number=number, spec=wanted.spec, definition=wanted.definition
-    )
-    message = f"{actor} added revision {number}"
-    await activation.record(write, seen, category="add_revision", message=message)
-    return revision
 
 
 def _check_replicas(replicas: int) -> None:

@@ -82,3 +82,7 @@ class Verbs(Protocol):
         reason: str = "",
         expected_version: int | None = None,
     ) -> Route: ...
+
+    async def drain_route(  # noqa: D102
+        self, route_id: RouteId, *, reason: str = "", expected_version: int | None = None
+    ) -> Route: ...

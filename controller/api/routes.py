@@ -2,11 +2,12 @@
 
 from typing import Annotated, Final
 
+from litestar import HttpMethod
 from litestar.params import Parameter
 
 from controller.api.deployments import Entries
 from controller.api.paging import After, Limit, page_of
-from controller.api.routing import Asked, Name, RouteIdText, looks
+from controller.api.routing import Asked, GivenBy, Name, RouteIdText, changes, looks
 from controller.api.views import (
     Audit,
     AuditView,
@@ -44,10 +45,16 @@ async def route_history(verbs: Asked, route_id: RouteIdText, limit: Entries = 50
     return History(items=all_shown(entries, HistoryView))
 
 
+@changes("/v1/routes/{route_id:str}/drain", HttpMethod.POST, status_code=200)
+async def drain_route(verbs: Asked, route_id: RouteIdText, by: GivenBy) -> RouteView:
+    """Take a replica out; If-Match is of the route's version."""
+    return shown(await verbs.drain_route(RouteId(route_id), **by), RouteView)
+
+
 @looks("/v1/audit")
 async def list_audit(verbs: Asked, limit: Entries = 50) -> Audit:
     """List who asked for what, newest first."""
     return Audit(items=all_shown(await verbs.list_audit(limit=limit), AuditView))
 
 
-HANDLERS: Final = (list_routes, get_route, route_history, list_audit)
+HANDLERS: Final = (list_routes, get_route, route_history, drain_route, list_audit)

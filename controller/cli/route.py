@@ -4,11 +4,12 @@ import click
 
 from controller.cli.place import Place, place_options
 from controller.cli.session import json_option, reason_option, run, show, show_one
+from controller.model import RouteId
 
 
 @click.group()
 def route() -> None:
-    """List routes; register external replicas."""
+    """List routes; register external replicas; take single ones out."""
 
 
 @route.command(name="list")
@@ -61,6 +62,28 @@ def register(
             "id": added.id,
             "address": f"{host}:{port}",
             "stage": added.stage and added.stage.value,
+        }
+        show_one(row, as_json=as_json)
+
+    run(work)
+
+
+@route.command()
+@click.argument("route_id", metavar="ID")
+@reason_option
+@place_options
+@json_option
+def drain(*, route_id: str, reason: str, place: Place, as_json: bool) -> None:
+    """Take one replica out, whatever its health; our own are replaced, external ones are not."""
+
+    async def work() -> None:
+        async with place.verbs() as verbs:
+            left = await verbs.drain_route(RouteId(route_id), reason=reason)
+        row = {
+            "id": left.id,
+            "status": left.status.value,
+            "stage": left.stage and left.stage.value,
+            "reason": left.reason,
         }
         show_one(row, as_json=as_json)
 

@@ -3,6 +3,8 @@
 Used by the operator's verbs, inside their transaction.
 """
 
+from typing import Final
+
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controller.db.deployments import find_deployments, find_to_change
@@ -10,6 +12,9 @@ from controller.db.session import Write
 from controller.db.tables import deployments
 from controller.errors import Conflict, NotFound, Stale
 from controller.model import Deployment, Lifecycle
+
+OPERATOR: Final = "operator"
+"""Who did it, where nobody says who."""
 
 
 async def living(connection: AsyncConnection, name: str) -> Deployment:

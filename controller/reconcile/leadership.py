@@ -175,7 +175,10 @@ WAKES: Final = {
     ),
     "audit_history": (set(), set()),
     "prune": (set(), set()),
-    "drain": ({Mark.DRAINING, Mark.UNREGISTERED}, {Mark.TARGETS, Mark.COOLING_DOWN}),
+    "drain": (
+        {Mark.DRAINING, Mark.UNREGISTERED, Mark.DEPLOYMENTS},
+        {Mark.TARGETS, Mark.COOLING_DOWN},
+    ),
     "terminate": ({Mark.ANSWERED, Mark.COOLING_DOWN}, {Mark.READINESS}),
 }
 """What wakes each handler, and what it wakes when it changed something (R-49)."""
