@@ -15,7 +15,7 @@ from controller.cli.folders import VARIABLE
 from controller.db import migrate
 from tests.architecture.tree import ROOT
 
-EXAMPLES = ROOT / "docs" / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 @pytest.fixture(autouse=True)
