@@ -17,6 +17,7 @@ from controller.reconcile.handler import World
 from controller.reconcile.witness import Witness
 from controller.route import guard
 from controller.route.guard import BusView, HoldCause
+from controller.route.guard.budget import START_COVERAGE_PERCENT
 from controller.route.guard.clocks import ClockGuard, ClockReading
 from probe.errors import BusError
 from probe.wire import ReplicaId
@@ -65,6 +66,7 @@ class Observer:
         self._clear_since: float | None = clock()
         self._held: frozenset[HoldCause] = frozenset()
         self._held_before = False
+        self._seen_enough = False
         self.witness = Witness()
         self.velocity = Velocity()
 
@@ -111,7 +113,13 @@ class Observer:
         elif self._clear_since is None:
             self._clear_since = now
         clear_for_s = 0.0 if self._clear_since is None else now - self._clear_since
-        view = replace(view, clear_for_s=clear_for_s, held_before=self._held_before)
+        self._seen_enough |= view.reachable and coverage >= START_COVERAGE_PERCENT
+        view = replace(
+            view,
+            clear_for_s=clear_for_s,
+            held_before=self._held_before,
+            seen_enough=self._seen_enough,
+        )
         world = World(
             snapshot=snapshot,
             view=view,

@@ -31,7 +31,6 @@ from controller.route.guard import (
     Gate,
     HoldCause,
     confirmed,
-    coverage_percent,
     evidence_of,
 )
 from controller.route.guard.budget import (
@@ -133,7 +132,7 @@ def decide(
     start = opening(
         view.clear_for_s,
         held_before=view.held_before,
-        coverage=coverage_percent(snapshot.routes, view),
+        seen_enough=view.seen_enough,
         settle_s=settle_s(snapshot.routes),
     )
     general = frozenset(hold) | ({start} if start else set())

@@ -19,7 +19,7 @@ from controller.model import (
     SubStep,
     Traffic,
 )
-from controller.rollout.machine import step
+from controller.rollout.machine import StoodStill, never_still, step
 from tests.fakes.nouns import (
     CHECK,
     NEW,
@@ -45,6 +45,7 @@ def cycle(
     after_s: float = 10,
     failed: int = 0,
     held: bool = False,
+    still: StoodStill = never_still,
 ) -> Decision:
     decision = step(
         deployment,
@@ -53,9 +54,15 @@ def cycle(
         failed=failed,
         fresh=fresh_ids(),
         held=held,
+        still=still,
     )
     assert decision is not None
     return decision
+
+
+def hold_of(held_s: int) -> StoodStill:
+    """Let HOLD have stopped the clocks for so long, of any time that is longer."""
+    return lambda since_ms, until_ms: min(held_s * 1000, until_ms - since_ms)
 
 
 def moved(decision: Decision) -> DeploymentChange:
@@ -256,6 +263,29 @@ def test_a_rollback_that_cannot_restore_ends_and_leaves_the_rest_to_eviction() -
     assert (change.lifecycle, change.end_rollout) == (Lifecycle.READY, Outcome.FAILED)
     assert decision.routes == ()
     assert cycle(back(), [*ill, new(10)], after_s=7200, held=True).change is None
+
+
+@pytest.mark.parametrize(("after_s", "turns"), [(7200, False), (7799, False), (7800, True)])
+def test_hold_moves_the_deadline_by_the_time_it_took(after_s: int, *, turns: bool) -> None:
+    """S15, R-36: an hour in the dark is no hour of progress, also once it is over."""
+    decision = cycle(deploying(), [*fleet(3), new(9)], after_s=after_s, still=hold_of(600))
+    turned = decision.change is not None and decision.change.sub_step is SubStep.ROLLING_BACK
+    assert turned is turns
+
+
+def test_hold_moves_the_deadline_of_turning_back_too() -> None:
+    """S15"""
+    ill = [*fleet(3, bad=3), new(10)]
+    assert cycle(back(), ill, after_s=7500, still=hold_of(600)).change is None
+    change = moved(cycle(back(), ill, after_s=7800, still=hold_of(600)))
+    assert change.end_rollout is Outcome.FAILED
+
+
+def test_what_turned_back_before_its_moved_deadline_did_not_expire() -> None:
+    """S15, R-16"""
+    deployment = back(rollout=a_rollout(Policy(surge=1)), phase_entered_at_ms=NOW_MS + 7_300_000)
+    change = moved(cycle(deployment, fleet(3), after_s=7310, still=hold_of(600)))
+    assert change.end_rollout is Outcome.ROLLED_BACK
 
 
 def test_a_rollback_with_nothing_to_go_back_to_destroys() -> None:

@@ -86,21 +86,23 @@ def deployment_allowance(target_count: int) -> int:
 
 
 def opening(
-    clear_for_s: float, *, held_before: bool, coverage: float, settle_s: float
+    clear_for_s: float, *, held_before: bool, seen_enough: bool, settle_s: float
 ) -> Gate | None:
     """Return why evictions have not begun, or not again; None: they may.
 
-    >>> opening(29, held_before=False, coverage=100, settle_s=30)
+    `seen_enough` tells whether this controller ever saw `START_COVERAGE_PERCENT` of the fleet.
+
+    >>> opening(29, held_before=False, seen_enough=True, settle_s=30)
     <Gate.COLD_START: 'cold_start'>
-    >>> opening(60, held_before=True, coverage=100, settle_s=30)
+    >>> opening(60, held_before=True, seen_enough=True, settle_s=30)
     <Gate.CLOSING: 'closing'>
-    >>> opening(120, held_before=True, coverage=100, settle_s=30)
+    >>> opening(120, held_before=True, seen_enough=True, settle_s=30)
     """
-    if held_before and clear_for_s < CLOSING_S:
-        return Gate.CLOSING
-    if not held_before and (clear_for_s < settle_s or coverage < START_COVERAGE_PERCENT):
+    if not seen_enough:
         return Gate.COLD_START
-    return None
+    if held_before:
+        return Gate.CLOSING if clear_for_s < CLOSING_S else None
+    return Gate.COLD_START if clear_for_s < settle_s else None
 
 
 def ramp(clear_for_s: float, *, held_before: bool) -> int | None:

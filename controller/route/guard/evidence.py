@@ -6,7 +6,6 @@ Everything else is ignorance, and ignorance is not failure (S1, S3, S5, S7).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import inf
 from typing import Final
 from zlib import crc32
 
@@ -64,6 +63,8 @@ class BusView:
     monotonic clock. Deadlines that rest on evidence run only so far (S15, S20)."""
     held_before: bool = False
     """Whether a HOLD came before that: closing it takes longer than a start (S21)."""
+    seen_enough: bool = True
+    """Whether this controller ever saw 95 % of the fleet: before that it evicts nobody (S20)."""
     failed_looks: int = 0
     """How many looks in a row found no bus, this one included."""
     probers: Mapping[str, frozenset[int]] = field(default_factory=dict)
@@ -203,7 +204,7 @@ def _seen(route: Route, view: BusView) -> bool:
 def settle_s(routes: Sequence[Route]) -> float:
     """Return how long a new leader looks before it takes anybody out: two intervals, 30 s (S20).
 
-    The slowest check decides, up to what a status may live: nobody waits for an hour.
+    The slowest check decides.
     """
     slowest = max((r.health_check.interval_s for r in routes if r.health_check), default=0.0)
-    return min(max(SETTLE_MIN_S, 2 * slowest), inf)
+    return max(SETTLE_MIN_S, 2 * slowest)
