@@ -89,6 +89,16 @@ HEALTHY: Final[Mapping[str, str]] = {
     f"database_errors_total{{{C}}}": stays(0),
     f'invariant_violations_total{{{C}, invariant="I1_ready_floor"}}': stays(0),
     f'reconcile_last_success_timestamp_seconds{{{C}, handler="evict"}}': grows(STEP_S),
+    f'incident_active{{{C}, kind="publication_refused"}}': stays(0),
+    f'incident_active{{{C}, kind="deployment_unreadable"}}': stays(0),
+    f'publishes_total{{{C}, outcome="delivered"}}': grows(1),
+    f'publishes_total{{{C}, outcome="failed"}}': stays(0),
+    f"outbox_oldest_age_seconds{{{C}}}": stays(0),
+    f"leader_epoch{{{C}}}": stays(7),
+    f"replacements_delayed_total{{{C}}}": stays(0),
+    f'reconcile_seconds_bucket{{{C}, handler="evict", le="0.1"}}': grows(1),
+    f'reconcile_seconds_bucket{{{C}, handler="evict", le="10.0"}}': grows(1),
+    f'reconcile_seconds_bucket{{{C}, handler="evict", le="+Inf"}}': grows(1),
     f"replicas_wanted{{{C}, {CHAT}}}": stays(10),
     f'routes{{{C}, {CHAT}, state="ready"}}': stays(10),
 }
@@ -116,6 +126,8 @@ BUS, BUS_AWAY = f"bus_up{{{P}}}", f'incident_active{{{C}, kind="bus_unreachable"
 READY, REPLICAS = f'routes{{{C}, {CHAT}, state="ready"}}', f"replicas_wanted{{{C}, {CHAT}}}"
 DEADLINE = f"rollout_deadline_timestamp_seconds{{{C}, {CHAT}}}"
 STARTED = f"rollout_started_timestamp_seconds{{{C}, {CHAT}}}"
+OUTBOX, EPOCH = f"outbox_oldest_age_seconds{{{C}}}", f"leader_epoch{{{C}}}"
+DELAYED = f"replacements_delayed_total{{{C}}}"
 BLOCKED = f'evictions_blocked_total{{{C}, cause="budget"}}'
 
 
@@ -253,6 +265,36 @@ STORIES: Final = (
         {"FleetpulseDatabaseAway"},
         {f"database_errors_total{{{C}}}": breaks_out(7)},
     ),
+    Story(
+        "a table shrank without a cause",
+        3,
+        {"FleetpulsePublicationRefused"},
+        {f'incident_active{{{C}, kind="publication_refused"}}': turns(0, 1)},
+    ),
+    Story(
+        "a row of a deployment cannot be read",
+        4,
+        {"FleetpulseDeploymentUnreadable"},
+        {f'incident_active{{{C}, kind="deployment_unreadable"}}': turns(0, 1)},
+    ),
+    Story(
+        "proxies cannot be told",
+        6,
+        {"FleetpulsePublishesFail"},
+        {f'publishes_total{{{C}, outcome="failed"}}': breaks_out(1)},
+    ),
+    Story("an effect waits for a while", 1, set(), {OUTBOX: turns(0, 30)}),
+    Story("an effect is stuck", 3, {"FleetpulseOutboxStuck"}, {OUTBOX: turns(0, 90)}),
+    Story("a takeover", 6, set(), {EPOCH: turns(7, 8)}),
+    Story("takeover after takeover", 6, {"FleetpulseTakeovers"}, {EPOCH: turns(7, 11)}),
+    Story(
+        "a handler is slow",
+        16,
+        {"FleetpulseReconcileSlow"},
+        {f'reconcile_seconds_bucket{{{C}, handler="evict", le="0.1"}}': stalls(1)},
+    ),
+    Story("a second attempt", 1, set(), {DELAYED: turns(0, 1)}),
+    Story("a crash loop", 6, {"FleetpulseCrashLoop"}, {DELAYED: breaks_out(1)}),
     Story(
         "an invariant is broken once",
         1,

@@ -16,13 +16,14 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 from controller.db.session import open_database
-from controller.metrics import ControllerMetrics
+from controller.gauges import DEPLOYMENT_UNREADABLE, PUBLICATION_REFUSED
+from controller.metrics import ControllerMetrics, Publish
 from controller.model import HealthCheck, Policy, RevisionSpec
 from controller.route.guard import HoldCause
 from controller.service import Service
 from controller.up.stack import Stack
 from probe.metrics import INSTRUMENTS, PREFIX, Kind
-from probe.reasons import Reason
+from probe.reasons import OutcomeKind, Reason
 from tests.fakes.nouns import a_route, deploying, snapshot_of
 from tests.fakes.prometheus import Prometheus, promtool
 
@@ -39,9 +40,10 @@ VARIABLES: Final = {"$deployment": ".*", "$__rate_interval": "5s", "$__range": "
 FROM_SCRAPING: Final = frozenset({"job", "instance"})
 CLOSED: Final[Mapping[str, frozenset[str]]] = {
     "reason": frozenset(Reason),
-    "kind": frozenset(HoldCause),
+    "kind": frozenset({*HoldCause, PUBLICATION_REFUSED, DEPLOYMENT_UNREADABLE}),
     "state": frozenset({"healthy", "unhealthy", "unknown", "ready", "down"}),
     "cause": frozenset({"late", "overlap"}),
+    "outcome": frozenset({*Publish, *OutcomeKind}),
     "result": frozenset({"written", "skipped", "failed"}),
 }
 """The values that a matcher may ask for."""
