@@ -52,24 +52,38 @@ async def put(write: Write, *, kind: str, subject: str, version: int, payload: s
     Raises:
         ValueError: if the write is a person's, without an epoch: receivers could not order it.
     """
+    await put_all(write, kind=kind, effects={subject: (version, payload)})
+
+
+async def put_all(write: Write, *, kind: str, effects: Mapping[str, tuple[int, str]]) -> None:
+    """Want effects of one kind, by subject, each with its version and payload; as `put` does.
+
+    Raises:
+        ValueError: if the write is a person's.
+    """
     if write.epoch is None:
-        raise ValueError(f"{kind} of {subject}: only a leader's write may have effects outside")
-    insert = _INSERTS[write.connection.dialect.name](outbox).values(
-        kind=kind,
-        subject=subject,
-        version=version,
-        epoch=write.epoch,
-        payload=payload,
-        created_at_ms=write.now_ms,
-    )
+        raise ValueError(f"{kind} of {[*effects][:3]}: only a leader's write has effects outside")
+    if not effects:
+        return
+    insert = _INSERTS[write.connection.dialect.name](outbox)
     new = insert.excluded
-    await write.connection.execute(
-        insert.on_conflict_do_update(
-            index_elements=[_of.kind, _of.subject],
-            set_={"version": new.version, "epoch": new.epoch, "payload": new.payload},
-            where=tuple_(_of.epoch, _of.version) < tuple_(new.epoch, new.version),
-        )
+    upsert = insert.on_conflict_do_update(
+        index_elements=[_of.kind, _of.subject],
+        set_={"version": new.version, "epoch": new.epoch, "payload": new.payload},
+        where=tuple_(_of.epoch, _of.version) < tuple_(new.epoch, new.version),
     )
+    rows = [
+        {
+            "kind": kind,
+            "subject": subject,
+            "version": version,
+            "epoch": write.epoch,
+            "payload": payload,
+            "created_at_ms": write.now_ms,
+        }
+        for subject, (version, payload) in effects.items()
+    ]
+    await write.connection.execute(upsert, rows)
 
 
 async def pending(connection: AsyncConnection, *, limit: int, after: int = 0) -> tuple[Effect, ...]:

@@ -6,13 +6,14 @@ transaction: what was committed is delivered, and nothing else ever is (R-57).
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import bindparam, or_, select, update
 
 from controller.db import outbox
-from controller.db.bulk import chunks
-from controller.db.session import Database
+from controller.db.bulk import chunks, insert_rows
+from controller.db.rows import Values
+from controller.db.session import Database, Write
 from controller.db.tables import deployments, history, publications
 from controller.db.tables import outbox as waiting
 from controller.errors import Conflict
@@ -118,41 +119,67 @@ class Publications:
             LeaseLost: if `epoch` does not lead any more.
             DatabaseUnreachable: if the database does not answer.
         """
-        written = []
+        rows = [
+            {
+                "deployment_id": new.deployment_id,
+                "generation": new.seen + 1,
+                "content": encode(new.table),
+                "cause": new.cause.value,
+                "epoch": epoch,
+            }
+            for new in tables
+        ]
         async with self._database.write(epoch=epoch) as write:
-            for new in tables:
-                content = encode(new.table)
-                values: dict[str, Any] = {
-                    "generation": new.seen + 1,
-                    "content": content,
-                    "cause": new.cause.value,
-                    "epoch": epoch,
-                    "updated_at_ms": write.now_ms,
-                }
-                if new.seen:
-                    seen = (_of.deployment_id == new.deployment_id, _of.generation == new.seen)
-                    statement = update(publications).where(*seen).values(values)
-                    if (await write.connection.execute(statement)).rowcount != 1:
-                        raise Conflict(
-                            f"the table of deployment {new.deployment_id} is not any more of "
-                            f"generation {new.seen}; read it again and decide anew"
-                        )
-                else:
-                    row = values | {"deployment_id": new.deployment_id}
-                    await write.connection.execute(insert(publications), [row])
-                await outbox.put(
-                    write,
-                    kind=KIND,
-                    subject=new.deployment_id,
-                    version=new.seen + 1,
-                    payload=content,
+            await _refuse_other_than_seen(write, tables)
+            stamped: list[Values] = [row | {"updated_at_ms": write.now_ms} for row in rows]
+            first = frozenset(new.deployment_id for new in tables if not new.seen)
+            made = [row for row in stamped if row["deployment_id"] in first]
+            await insert_rows(write.connection, publications, made)
+            await _replace(write, [row for row in stamped if row["deployment_id"] not in first])
+            effects = {r["deployment_id"]: (r["generation"], r["content"]) for r in stamped}
+            await outbox.put_all(write, kind=KIND, effects=effects)
+        return tuple(
+            Publication(
+                deployment_id=new.deployment_id,
+                epoch=epoch,
+                generation=new.seen + 1,
+                table=new.table,
+            )
+            for new in tables
+        )
+
+
+async def _refuse_other_than_seen(write: Write, tables: Sequence[NewTable]) -> None:
+    """Check that nobody published meanwhile, and keep it so."""
+    seen = {new.deployment_id: new.seen for new in tables}
+    for ids in chunks(seen):
+        query = (
+            select(_of.deployment_id, _of.generation)
+            .where(_of.deployment_id.in_(ids))
+            .with_for_update()
+        )
+        found = {row.deployment_id: row.generation for row in await write.connection.execute(query)}
+        for key in map(DeploymentId, ids):
+            if found.get(key, 0) != seen[key]:
+                raise Conflict(
+                    f"the table of deployment {key} is of generation {found.get(key, 0)}, not "
+                    f"{seen[key]} any more; read it again and decide anew"
                 )
-                written.append(
-                    Publication(
-                        deployment_id=new.deployment_id,
-                        epoch=epoch,
-                        generation=new.seen + 1,
-                        table=new.table,
-                    )
-                )
-        return tuple(written)
+
+
+async def _replace(write: Write, rows: Sequence[Values]) -> None:
+    if rows:
+        given = [{f"new_{name}": value for name, value in row.items()} for row in rows]
+        await write.connection.execute(_REPLACE, given)
+
+
+_REPLACE: Final = (
+    update(publications)
+    .where(_of.deployment_id == bindparam("new_deployment_id"))
+    .values(
+        {
+            column: bindparam(f"new_{column.name}")
+            for column in (_of.generation, _of.content, _of.cause, _of.epoch, _of.updated_at_ms)
+        }
+    )
+)
