@@ -8,6 +8,7 @@ from controller.route.evict import known_revisions
 from controller.route.gates import EXTERNAL, evictions
 from controller.route.guard import evidence_of
 from controller.route.scene import Scene
+from controller.route.shed import is_shed
 
 HURRY: Final = 4
 """A probe that decides a verdict may come this much sooner than the interval,"""
@@ -104,10 +105,10 @@ def _running(scene: Scene) -> tuple[Step, ...]:
         case Health.HEALTHY:
             return (_decline(scene, check),)
         case Health.UNHEALTHY | Health.DEGRADED if listed:
-            return (again, _eviction(scene))
+            return (again, *_stopped(scene), _eviction(scene))
         case Health.UNHEALTHY:
             text = "it stays: cleanup_target_statuses of its deployment does not list unhealthy"
-            return (again, Step(text=text))
+            return (again, *_stopped(scene), Step(text=text))
         case Health.DEGRADED:
             text = "it stays as it is: not to know is no reason to take it out"
             return (again, Step(text=text))
@@ -119,6 +120,12 @@ def _running(scene: Scene) -> tuple[Step, ...]:
 
 def _recovery(scene: Scene, check: HealthCheck) -> Step:
     return Step(text=f"it is HEALTHY again after {_passes(check)}; {_next_probe(scene, check)}")
+
+
+def _stopped(scene: Scene) -> tuple[Step, ...]:
+    if not is_shed(scene.route):
+        return ()
+    return (Step(text="until then it gets no new requests; half of its deployment always does"),)
 
 
 def _decline(scene: Scene, check: HealthCheck) -> Step:

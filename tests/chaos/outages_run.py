@@ -118,6 +118,8 @@ class Outage:
     """Live replicas that left, of those there when it began."""
     lost_from_traffic: int = 0
     """The most of them that were out of traffic at once, at any look."""
+    still_out: int = 0
+    """Those of them out of traffic at the end."""
     unhealthy_max: int = 0
     """The most of them that were recorded UNHEALTHY at any look."""
     felt: float = 0.0
@@ -172,7 +174,9 @@ class Run:
                 found.calm_s = round(time.monotonic() - ended, 1)
             await anyio.sleep(self.durations.aftermath)
             group.cancel_scope.cancel()
-        found.evicted_live = len(before - self.dead - await self.rig.active())
+        alive = before - self.dead
+        found.evicted_live = len(alive - await self.rig.active())
+        found.still_out = len(alive - await self.rig.serving())
 
     async def _watch(self, before: frozenset[RouteId], found: Outage) -> None:
         while True:
@@ -410,7 +414,8 @@ async def run(
 def is_bad(found: Findings) -> bool:
     """Tell whether something happened that must not."""
     return bool(found.violations) or any(
-        outage.evicted_live > 0 or outage.late for outage in found.outages.values()
+        outage.evicted_live > 0 or outage.still_out > 0 or outage.late
+        for outage in found.outages.values()
     )
 
 

@@ -44,7 +44,11 @@ def test_no_outage_takes_a_live_replica_out(found: dict[str, Any]) -> None:
     assert set(found["outages"]) == set(OUTAGES)
     for outage in found["outages"].values():
         assert outage["evicted_live"] == 0, found
-        assert outage["lost_from_traffic"] == 0, found
+        assert outage["still_out"] == 0, found
+        # Traffic is stopped before anybody confirms, and comes back: no faster than velocity
+        # allows, and only where a prober that lives says that a replica fails.
+        most = max(5, found["routes"] // 20) if outage["name"] == "one_isolated" else 0
+        assert outage["lost_from_traffic"] <= most, found
         assert outage["felt"] > 0, found
     assert found["violations"] == {}, found
     if FULL:

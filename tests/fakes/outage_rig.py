@@ -26,7 +26,7 @@ from controller.db.repository import Repository
 from controller.db.session import Database, open_database
 from controller.embedded import EmbeddedValkey
 from controller.errors import DatabaseUnreachable
-from controller.model import Health, HealthCheck, Policy, RevisionSpec, RouteId, Snapshot
+from controller.model import Health, HealthCheck, Policy, RevisionSpec, RouteId, Snapshot, Traffic
 from controller.provision.fleet.client import FleetClient
 from controller.provision.fleet.process import fleet_child
 from controller.service import Service
@@ -191,6 +191,12 @@ class Rig:
         seen = await self.snapshot()
         assert seen is not None, "the database is away"
         return frozenset(route.id for route in seen.routes if route.active)
+
+    async def serving(self) -> frozenset[RouteId]:
+        """Return the routes that are ready and have traffic."""
+        seen = await self.snapshot()
+        assert seen is not None, "the database is away"
+        return frozenset(r.id for r in seen.routes if r.ready and r.traffic is Traffic.ACTIVE)
 
     def targets(self) -> int:
         """Count the probe targets on the bus."""

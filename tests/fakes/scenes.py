@@ -212,6 +212,11 @@ CASES: dict[str, Explanation] = {
         history=[UNHEALTHY],
         barred={"ready": 2},
     ),
+    "unhealthy, and out of traffic": explain(
+        entered(3000, health=Health.UNHEALTHY, traffic=Traffic.INACTIVE),
+        failed(a_route(), times=25, prober="prober-1"),
+        history=[UNHEALTHY],
+    ),
     "unhealthy, and nothing but gates": explain(
         entered(3000, health=Health.UNHEALTHY),
         failed(a_route(), times=2, prober="prober-1"),

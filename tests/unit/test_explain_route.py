@@ -88,6 +88,15 @@ GOLDEN = {
         NEXT   it is HEALTHY again after the first passing probe; the next probe is due within 10 s
         NEXT   else it is taken out for good (evict, within 1 min)
         """,
+    "unhealthy, and out of traffic": """
+        STATE  running, unhealthy, traffic inactive, for 50 min, at 127.0.0.1:8000
+        PROBE  failed 1 s ago by prober-1: CONNECT_REFUSED: nothing listens on the port: starting, or exited
+        COUNT  0 of 1 passes in a row before HEALTHY (healthy_threshold)
+        RULE   classify_health, 4 min 10 s ago: 3 probes failed in a row (limit max_retries 3), the last one CONNECT_REFUSED: nothing listens on the port: starting, or exited [CONNECT_REFUSED]
+        NEXT   it is HEALTHY again after the first passing probe; the next probe is due within 10 s
+        NEXT   until then it gets no new requests; half of its deployment always does
+        NEXT   else it is taken out for good (evict, within 1 min)
+        """,
     "unhealthy, and nothing but gates": """
         STATE  running, unhealthy, traffic active, for 50 min, at 127.0.0.1:8000
         PROBE  failed 1 s ago by prober-1: CONNECT_REFUSED: nothing listens on the port: starting, or exited
