@@ -23,7 +23,6 @@ __all__ = [
     "DeploymentFile",
     "Syntax",
     "parse",
-    "request_from",
     "syntax_of",
 ]
 
@@ -44,12 +43,6 @@ class DeploymentFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     auto_activate: bool = True
 
 
-class _Revision(msgspec.Struct, frozen=True):
-    """A revision alone, at the place where a deployment file has it."""
-
-    revision: RevisionRequest
-
-
 def parse(text: str, *, syntax: Syntax) -> DeploymentFile:
     """Return what `text` says.
 
@@ -63,20 +56,6 @@ def parse(text: str, *, syntax: Syntax) -> DeploymentFile:
     except msgspec.ValidationError as error:
         raise InvalidInput(_said(error, document)) from error
     return _checked(found)
-
-
-def request_from(document: object) -> RevisionRequest:
-    """Return the revision in `document`, as it stands under `revision` of a deployment file.
-
-    Raises:
-        InvalidInput: as `parse` does.
-    """
-    whole = _with_codes_as_text({"revision": document})
-    try:
-        found = msgspec.convert(whole, _Revision).revision
-    except msgspec.ValidationError as error:
-        raise InvalidInput(_said(error, whole)) from error
-    return _checked_revision(found)
 
 
 def _checked(found: DeploymentFile) -> DeploymentFile:
@@ -97,12 +76,8 @@ def _checked(found: DeploymentFile) -> DeploymentFile:
             f"policy.min_ready_s: {policy.min_ready_s:g} is not below rollout_timeout_s "
             f"{policy.rollout_timeout_s:g}, so no rollout could end; write a smaller one"
         )
-    return msgspec.structs.replace(found, revision=_checked_revision(found.revision))
-
-
-def _checked_revision(found: RevisionRequest) -> RevisionRequest:
     try:
-        return checked(found)
+        return msgspec.structs.replace(found, revision=checked(found.revision))
     except InvalidInput as error:
         raise InvalidInput(f"revision.{error}") from error
 

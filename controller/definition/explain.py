@@ -7,6 +7,7 @@ of what the values mean; remedies come from who does.
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from reprlib import Repr
 from typing import Any, Final, get_args
 
 import msgspec
@@ -82,4 +83,15 @@ def _value_at(where: str, document: object) -> str:
             found = found[int(part[1:-1])] if part.startswith("[") else found[part]
         except (KeyError, IndexError, TypeError):
             return ""
-    return "" if found is document else f", found {found!r}"[:120]
+    return "" if found is document else f", found {_short(found)}"[:120]
+
+
+def _short(value: object) -> str:
+    """Return the beginning of a value: whole, a kilobyte of aliases would be written as gigabytes.
+
+    >>> _short([[[[["deep"]]]], *range(9)])
+    '[[[...]], 0, 1, 2, ...]'
+    """
+    brief = Repr()
+    brief.maxlevel, brief.maxlist, brief.maxdict, brief.maxstring = 2, 4, 4, 100
+    return brief.repr(value)

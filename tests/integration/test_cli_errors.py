@@ -210,8 +210,8 @@ FILES = [
     ("a.json", '{"revision":{"port":65536}}', "revision.port: expected int <= 65535, found 65536"),
     (
         "a.json",
-        '{"revision":{"health_check":{"expected_status_code":200}}}',
-        'found 200; write it in quotes, such as "200-299"',
+        '{"revision":{"health_check":{"expected_status_code":2.5}}}',
+        'found 2.5; write 200, "200-299" or a list of such',
     ),
     (
         "a.yaml",

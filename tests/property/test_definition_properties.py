@@ -21,7 +21,7 @@ from controller.definition.variants import RuntimeVariant
 from controller.errors import InvalidInput
 from controller.model_definition import Source
 
-FEW = settings(max_examples=50)
+FEW = settings(max_examples=50, deadline=None)
 """Drawing three layers costs more than laying them over each other."""
 PORTS = st.integers(1, 65_535)
 TOLD = re.compile(r"(the variant '\S+'|the definition file|the override): models")

@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 from controller.definition.deployment_file import DeploymentFile, Syntax, parse, syntax_of
@@ -112,6 +113,27 @@ def test_every_syntax_says_the_same(text: str, syntax: Syntax) -> None:
     assert found == (
         LLAMA if syntax is not Syntax.JSON else DeploymentFile(name="a", revision=RevisionRequest())
     )
+
+
+def test_a_revision_by_variant_is_the_same_after_it_was_sent() -> None:
+    """R-59: absent stays absent and null stays null on the way to another program."""
+    said = {"service": {"port": 7001, "health_check": None}}
+    revision = {"variant": "nim", "model_path": "/m", "definition": {"models": [said]}}
+    found = parse(json.dumps({"name": "a", "revision": revision}), syntax=Syntax.JSON)
+    assert parse(msgspec.json.encode(found).decode(), syntax=Syntax.JSON) == found
+    override = found.revision.definition
+    assert msgspec.to_builtins(override) == {"models": ({"service": said["service"]},)}
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [("204", "204"), ('"200-299,304"', "200-299,304"), ('[200, "301-303"]', "200,301-303")],
+)
+def test_status_codes_are_a_code_a_range_or_a_set(written: str, text: str) -> None:
+    found = parse(toml(check=f'path = "/"\nexpected_status_code = {written}'), syntax=Syntax.TOML)
+    check = found.revision.health_check
+    assert check is not None
+    assert check.expected_status_code == text
 
 
 def test_what_is_not_written_has_the_defaults() -> None:

@@ -5,11 +5,24 @@ from types import ModuleType
 
 import pytest
 
+from controller.definition import explain, health_check, merge
 from controller.rollout import machine, rolling
 from controller.route import shed
 from controller.route.guard import breakers, budget, causes, clocks, second_source
 
-MODULES = (machine, rolling, shed, breakers, budget, causes, clocks, second_source)
+MODULES = (
+    explain,
+    health_check,
+    merge,
+    machine,
+    rolling,
+    shed,
+    breakers,
+    budget,
+    causes,
+    clocks,
+    second_source,
+)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)

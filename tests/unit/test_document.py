@@ -3,6 +3,7 @@
 import pytest
 
 from controller.definition.document import Syntax, load
+from controller.definition.layers import layer_from
 from controller.errors import InvalidInput
 
 
@@ -60,6 +61,18 @@ def test_anchors_are_read_and_merging_is_refused() -> None:
     assert load("a: &x [1]\nb: *x", syntax=Syntax.YAML, what="it") == {"a": [1], "b": [1]}
     said = refusal("base: &x {a: 1}\nmore:\n  <<: *x\n", Syntax.YAML)
     assert said == "it: line 3: '<<' is not read; write the keys out"
+
+
+def test_a_value_made_of_aliases_is_told_in_few_words() -> None:
+    lines = ["m0: &m0 [x]"]
+    lines += [f"m{n}: &m{n} [{', '.join([f'*m{n - 1}'] * 9)}]" for n in range(1, 30)]
+    text = "\n".join([*lines, "name: a", "revision: *m29"])
+    document = load(text, syntax=Syntax.YAML, what="it")
+    assert isinstance(document, dict)
+    with pytest.raises(InvalidInput) as refused:
+        layer_from({"models": [{"name": document["m29"]}]}, what="it")
+    assert str(refused.value).startswith("it: models[0].name: expected str | null, got array, foun")
+    assert len(str(refused.value)) < 200
 
 
 def test_merged_merges_cost_nothing() -> None:
