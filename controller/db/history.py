@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import Table, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controller.db.bulk import chunks, insert_rows
@@ -158,7 +158,7 @@ async def write_notes(write: Write, notes: Sequence[Note]) -> None:
         return
     standing = await _standing(write.connection, notes)
     events = [_note_event(note, standing) for note in notes]
-    newest = await _newest(write.connection, {event.subject for event in events})
+    newest = await _newest(write.connection, events)
     fresh: dict[Event, Event] = {}
     repeats: dict[int, dict[str, Any]] = {}
     for event in events:
@@ -236,19 +236,27 @@ def _sameness(event: Event) -> tuple[Any, ...]:
 
 
 async def _newest(
-    connection: AsyncConnection, subjects: Iterable[str]
+    connection: AsyncConnection, events: Iterable[Event]
 ) -> dict[tuple[str, str], tuple[int, tuple[Any, ...]]]:
-    """Return the newest row of every (subject, category), as its id and what makes it the same."""
+    """Return the newest row of every (subject, category), as its id and what makes it the same.
+
+    One look into the index for each, so that nobody's long history is read from end to end.
+    """
+    wanted: dict[tuple[str, Table], set[str]] = {}
+    for event in events:
+        of = deployments if event.route_id is None else routes
+        wanted.setdefault((event.category, of), set()).add(event.subject)
     found: dict[tuple[str, str], tuple[int, tuple[Any, ...]]] = {}
-    for ids in chunks(subjects):
+    for (category, table), subjects in wanted.items():
         latest = (
             select(func.max(history.c.id))
-            .where(history.c.subject.in_(ids))
-            .group_by(history.c.subject, history.c.category)
+            .where(history.c.subject == table.c.id, history.c.category == category)
+            .scalar_subquery()
         )
-        query = select(
-            history.c.id, history.c.subject, history.c.category, *(history.c[n] for n in _SAME)
-        ).where(history.c.id.in_(latest))
-        for row, subject, category, *same in await connection.execute(query):
-            found[subject, category] = row, tuple(same)
+        for ids in chunks(subjects):
+            query = select(
+                history.c.id, history.c.subject, *(history.c[name] for name in _SAME)
+            ).where(history.c.id.in_(select(latest).where(table.c.id.in_(ids))))
+            for row, subject, *same in await connection.execute(query):
+                found[subject, category] = row, tuple(same)
     return found

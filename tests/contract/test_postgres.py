@@ -181,9 +181,11 @@ async def test_upgrades_at_once_take_turns(empty_postgres_url: str) -> None:
 
 async def test_repository_works_through_a_pooler_that_pools_transactions(postgres_url: str) -> None:
     """Two server connections for many clients: nothing may rest on what a session remembers."""
-    with tempfile.TemporaryDirectory(prefix="fp-pgb-") as directory:
-        with a_pgbouncer(postgres_url, Path(directory), pool_size=2) as url:
-            await _use_everything(url)
+    with (
+        tempfile.TemporaryDirectory(prefix="fp-pgb-") as directory,
+        a_pgbouncer(postgres_url, Path(directory), pool_size=2) as url,
+    ):
+        await _use_everything(url)
 
 
 async def _use_everything(url: str) -> None:
