@@ -102,7 +102,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a replica out of traffic may finish what it has, and how long its process may then
     take to end before it is killed."""
     history_keep_days: _Days = 30.0
-    """How long history is kept, and the log of evictions."""
+    """How long history is kept, and the logs of evictions and holds."""
     terminal_routes_keep_days: _Days = 7.0
     """How long routes that have ended are kept; their history stays for as long as any."""
     max_period_s: _Seconds = 60.0

@@ -1,4 +1,4 @@
-"""Forgetting what is past its time: history, ended routes, the log of evictions.
+"""Forgetting what is past its time: history, ended routes, the logs of evictions and holds.
 
 Used by `controller.reconcile.prune`. What goes is chosen outside of any write, then removed in
 short transactions, so that nobody waits for it; at rest nothing is written. What belongs to a
@@ -6,13 +6,14 @@ rollout in flight stays, whatever its age: its failures are counted from these r
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
-from sqlalchemy import ColumnElement, Table, delete, select
+from sqlalchemy import Column, ColumnElement, Table, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controller.db.session import Database
-from controller.db.tables import TERMINAL, deployments, evictions, history, routes
+from controller.db.tables import TERMINAL, deployments, evictions, history, holds, routes
 
 BATCH: Final = 1_000
 """Rows removed in one transaction: some milliseconds."""
@@ -45,7 +46,8 @@ class Pruner:
         for table, find in (
             (history, self._old_history),
             (routes, self._ended_routes),
-            (evictions, self._old_evictions),
+            (evictions, partial(self._older, evictions, evictions.c.at_ms)),
+            (holds, partial(self._older, holds, holds.c.to_ms)),
         ):
             for _ in range(BATCHES):
                 async with self._database.read() as connection:
@@ -102,11 +104,11 @@ class Pruner:
         ids = list((await connection.execute(query.limit(BATCH))).scalars())
         return ids, len(ids) == BATCH
 
-    async def _old_evictions(
-        self, connection: AsyncConnection, now_ms: int
+    async def _older(
+        self, table: Table, at_ms: Column[int], connection: AsyncConnection, now_ms: int
     ) -> tuple[list[int], bool]:
-        of = evictions.c
-        query = select(of.id).where(of.at_ms < now_ms - self._history_keep_ms).order_by(of.at_ms)
+        """Return rows of a log that ended as long ago as history does; null has not ended."""
+        query = select(table.c.id).where(at_ms < now_ms - self._history_keep_ms).order_by(at_ms)
         ids = list((await connection.execute(query.limit(BATCH))).scalars())
         return ids, len(ids) == BATCH
 

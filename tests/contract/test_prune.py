@@ -11,7 +11,7 @@ from controller.db import prune
 from controller.db.prune import BATCH, BATCHES, Pruner
 from controller.db.repository import Repository
 from controller.db.session import Database
-from controller.db.tables import evictions, history, routes
+from controller.db.tables import evictions, history, holds, routes
 from controller.errors import LeaseLost
 from controller.model import Deployment, Route, RouteStatus
 from controller.service import Service
@@ -140,7 +140,7 @@ async def test_rollout_in_flight_keeps_its_history_and_its_failures(
     assert await count(database, routes) == await count(database, history) == 0
 
 
-async def test_log_of_evictions_is_kept_as_long_as_history(
+async def test_logs_of_evictions_and_holds_are_kept_as_long_as_history(
     database: Database, repository: Repository, deployment: Deployment, epoch: int, pruner: Pruner
 ) -> None:
     row = {
@@ -153,13 +153,17 @@ async def test_log_of_evictions_is_kept_as_long_as_history(
         "epoch": epoch,
         "at_ms": await clock(repository),
     }
+    held = {"causes": "coverage", "from_ms": 1, "epoch": epoch}
     async with database.write(epoch=None) as write:
         await write.connection.execute(insert(evictions), [row])
+        for to_ms in (2, row["at_ms"], None):
+            await write.connection.execute(insert(holds), [held | {"to_ms": to_ms}])
     await age(database, 31)
     async with database.write(epoch=None) as write:
         await write.connection.execute(insert(evictions), [row])
     await pruner.run(now_ms=await clock(repository), epoch=epoch)
     assert await count(database, evictions) == 1
+    assert await count(database, holds) == 2
 
 
 async def test_backlog_goes_in_bounded_steps(
