@@ -20,7 +20,10 @@ from probe import logs
     help="A TOML file with a table [controller].",
 )
 @click.option(
-    "--database", "database_url", metavar="URL", help="Where the state lives: sqlite:///PATH."
+    "--database",
+    "database_url",
+    metavar="URL",
+    help="Where the state lives: sqlite:///PATH or postgresql://…",
 )
 @click.option(
     "--redis", "redis_url", metavar="URL", help="The bus: redis://, rediss:// or unix://."

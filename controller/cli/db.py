@@ -5,6 +5,7 @@ import click
 from controller.cli.session import database_option, json_option, require, run, said, show_one
 from controller.db import migrate
 from controller.errors import Conflict
+from probe.layers import mask_url
 
 
 @click.group()
@@ -23,8 +24,8 @@ def upgrade(database_url: str, as_json: bool) -> None:  # noqa: FBT001 - click p
         before = await migrate.current(database_url)
         if before is not None and before > needed:  # they are counted, with leading zeros
             raise Conflict(
-                f"the schema of {database_url} is {before}, this program knows {needed} as the "
-                "newest: use the release that made it, there is no way back"
+                f"the schema of {mask_url(database_url)} is {before}, this program knows {needed} "
+                "as the newest: use the release that made it, there is no way back"
             )
         await migrate.upgrade(database_url)
         return before, await migrate.current(database_url)

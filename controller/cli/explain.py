@@ -24,7 +24,10 @@ from probe.wire import Keys
     help="The controller's TOML file: its bus, its database, its periods.",
 )
 @click.option(
-    "--database", "database_url", metavar="URL", help="Where the state lives: sqlite:///PATH."
+    "--database",
+    "database_url",
+    metavar="URL",
+    help="Where the state lives: sqlite:///PATH or postgresql://…",
 )
 @click.option(
     "--redis", "redis_url", metavar="URL", help="The bus: redis://, rediss:// or unix://."
