@@ -24,7 +24,7 @@ COMMANDS: Final = {
     "status": ("probe.cli:status", "Show replica health as the bus has it."),
     "capacity": ("probe.cli:capacity", "Measure what one worker could watch on this machine."),
     "deployment": ("controller.cli.deployment:deployment", "Create, show and scale deployments."),
-    "revision": ("controller.cli.revision:revision", "Add and list revisions."),
+    "revision": ("controller.cli.revision:revision", "Add, list and show revisions."),
     "rollout": ("controller.cli.rollout:rollout", "Start, watch and abort rollouts."),
     "route": ("controller.cli.route:route", "List routes; register external replicas."),
     "explain": (
