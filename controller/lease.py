@@ -6,12 +6,13 @@ process's own clock only says how long to wait, and how long the lease is surely
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from controller.db.cut import clears_the_way
 from controller.db.session import LEASE_NAME, Database, Write, now_ms
 from controller.db.tables import leader_lease
 from controller.errors import LeaseLost
@@ -22,6 +23,9 @@ RETRY_S: Final = 2.0
 """A standby looks at the lease this often: it may be given up before its time."""
 MARGIN_S: Final = 0.02
 """So much later than its expiry a lease is tried for: both clocks have a grain of milliseconds."""
+
+PATIENCE_S: Final = 1.0
+"""A leader whose time ran out may bring the write it is in to its end for so long."""
 
 _of: Final = leader_lease.c
 
@@ -121,17 +125,21 @@ class Lease:
         return 0.0 if left_ms is None else max(0.0, left_ms / 1000)
 
     async def _take(self, write: Write) -> int | None:
-        row = {"name": LEASE_NAME, "holder": self._holder}
+        row: dict[str, object] = {"name": LEASE_NAME, "holder": self._holder}
         until = {"expires_at_ms": write.now_ms + int(self._lease_s * 1000)}
         known = select(_of.epoch).where(_of.name == LEASE_NAME)
         if (await write.connection.execute(known)).scalar_one_or_none() is None:
             first = insert(leader_lease).values(row | until | {"epoch": 1})
             await write.connection.execute(first)
             return 1
+        async with clears_the_way(self._database, write.connection, after_s=PATIENCE_S):
+            return await self._take_over(write, row | until)
+
+    async def _take_over(self, write: Write, values: Mapping[str, object]) -> int | None:
         taking = (
             update(leader_lease)
             .where(_of.name == LEASE_NAME, _of.expires_at_ms <= write.now_ms)
-            .values(row | until | {"epoch": _of.epoch + 1})
+            .values({**values, "epoch": _of.epoch + 1})
             .returning(_of.epoch)
         )
         taken: int | None = (await write.connection.execute(taking)).scalar_one_or_none()

@@ -1,7 +1,7 @@
 """Two or three real controllers on one database, whose leader stands still at random points.
 
 Reduced by default; with FLEETPULSE_FULL=1 the leader is stopped and resumed 200 times on each
-database (about 15 minutes each, lease 2 s), once at the default lease, and the same without the
+database (about 15 minutes each, lease 3 s), once at the default lease, and the same without the
 fence until it did harm.
 """
 
@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import statistics
-import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -22,28 +21,22 @@ from anyio.abc import TaskGroup
 
 from controller.db.session import Database, open_database
 from controller.embedded import EmbeddedValkey
-from controller.errors import Conflict, DatabaseUnreachable
 from controller.lease import LEASE_S
-from controller.model import RevisionSpec
-from controller.provision.fleet.process import running_fleet
 from controller.service import Service
+from tests.fakes.busy import BARE, RESTLESS, keep_busy, settle, simulated_fleet
 from tests.fakes.database import database_template  # noqa: F401 - a fixture
 from tests.fakes.databases import database_url, dialect  # noqa: F401 - the same
 from tests.fakes.leaders import LEASE_LOST, Team
 from tests.fakes.ledger import LeaseRow, Ledger
 from tests.fakes.postgres import postgres_databases, postgres_url  # noqa: F401 - the same
-from tests.fakes.prober import until
 from tests.fakes.verbs import apply_demo
 
 FULL: Final = os.environ.get("FLEETPULSE_FULL") == "1"
 STOPS: Final = 200 if FULL else 2
-SHORT_S: Final = 2.0
+SHORT_S: Final = 3.0 if FULL else 2.0
 """The lease of most runs; PostgreSQL cuts off who stands still in a transaction after 3 s."""
 GRACE_S: Final = 2.0
 """Lease and this: the longest that nobody leads."""
-BARE: Final = RevisionSpec(image="demo:1", environment={"SIM_LOAD_S": "0"})
-"""Without a health check, so without a prober: a route is ready once it has an address."""
-LIFE: Final = {"max_period_s": 0.05, "first_sync_s": 0, "termination_grace_s": 0}
 
 
 @pytest.fixture
@@ -65,16 +58,14 @@ async def settings(
     database_url: str,  # noqa: F811 - the fixture
     bus: EmbeddedValkey,
 ) -> AsyncIterator[dict[str, Any]]:
-    with tempfile.TemporaryDirectory(prefix="fp-") as directory:
-        socket = Path(directory, "fleet")
-        async with running_fleet(socket):
-            yield LIFE | {
-                "database_url": database_url,
-                "redis_url": bus.url,
-                "provisioner": "simulated",
-                "fleet_socket": socket,
-                "lease_s": SHORT_S,
-            }
+    async with simulated_fleet() as fleet:
+        yield {
+            **RESTLESS,
+            **fleet,
+            "database_url": database_url,
+            "redis_url": bus.url,
+            "lease_s": SHORT_S,
+        }
 
 
 @dataclass
@@ -91,16 +82,6 @@ class Record:
             f"{len(times)} takeovers, median {statistics.median(times):.2f} s, longest "
             f"{times[-1]:.2f} s; {self.held_the_file} stops held the file"
         )
-
-
-async def keep_busy(service: Service, chance: random.Random) -> None:
-    """Change the number of replicas again and again, so that a leader always has work."""
-    while True:
-        try:
-            await service.scale("demo", chance.randint(2, 8))
-        except (Conflict, DatabaseUnreachable):
-            await anyio.sleep(0.1)
-        await anyio.sleep(chance.uniform(0.1, 0.4))
 
 
 async def taken_over(ledger: Ledger, record: Record, since: LeaseRow, *, within_s: float) -> None:
@@ -135,7 +116,7 @@ async def lead_in_turn(
 ) -> AsyncGenerator[int]:
     """Let leaders stand still, one after another; each of them ends, and is replaced."""
     while True:
-        await team.stands_by()
+        await team.stands_by(group)
         await anyio.sleep(chance.uniform(0.1, 0.6))
         pid = await stop_and_resume(team, ledger, record, within_s=SHORT_S + GRACE_S)
         if (await team.leader(ledger))[0] != pid:  # else it held the file, and came before others
@@ -144,16 +125,6 @@ async def lead_in_turn(
             assert said.startswith("fleetpulse: ")
             group.start_soon(team.join)
         yield pid
-
-
-async def settle(service: Service) -> None:
-    await service.scale("demo", 3)
-
-    async def well() -> bool:
-        routes = await service.list_routes()
-        return len(routes) == 3 and all(route.ready for route in routes)
-
-    await until(well, within_s=20)
 
 
 @pytest.mark.timeout(1800 if FULL else 90)

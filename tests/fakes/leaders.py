@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import anyio
+from anyio.abc import TaskGroup
 
 from controller.errors import DatabaseUnreachable
 from tests.fakes.controller import ControllerProcess
@@ -40,8 +41,9 @@ class Team:
             try:
                 yield team
             finally:
-                for pid in team.members:
-                    os.kill(pid, signal.SIGKILL)  # what is stopped would not be ended otherwise
+                for pid, member in team.members.items():
+                    if member.process.returncode is None:
+                        os.kill(pid, signal.SIGKILL)  # who stands still ends in no other way
 
     async def join(self) -> int:
         """Start one more."""
@@ -57,16 +59,24 @@ class Team:
             for _ in range(size):
                 group.start_soon(self.join)
 
-    async def stands_by(self) -> None:
+    async def stands_by(self, group: TaskGroup | None = None) -> None:
         """Wait until somebody waits for the lease beside its holder."""
 
         async def somebody() -> bool:
+            if group is not None:
+                await self.replace_ended(group)
             logs = [await anyio.Path(m.log).read_text() for m in list(self.members.values())]
             return (
                 sum("event=standing_by" in log and "event=leading" not in log for log in logs) > 0
             )
 
         await until(somebody, within_s=END_WITHIN_S)
+
+    async def replace_ended(self, group: TaskGroup) -> None:
+        """Let somebody join for each that lost its lease by itself, on a machine with no time."""
+        for pid in [p for p, m in self.members.items() if m.process.returncode is not None]:
+            assert (await self.ended(pid))[0] == LEASE_LOST
+            group.start_soon(self.join)
 
     async def stands_still(self, pid: int) -> None:
         """Wait until one that is to stop itself has done so."""
