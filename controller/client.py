@@ -4,6 +4,7 @@ Used by the commands when a URL is given. Errors come back as what the service w
 with the same sentence, so that a command cannot tell the two apart.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any, Final, Generic, Self, TypeVar
 from urllib.parse import quote
@@ -23,10 +24,12 @@ from controller.errors import (
     NotFound,
     Stale,
 )
+from controller.explanation import Explanation
 from controller.model import Deployment, Health, Policy, Revision, Rollout, Route, RouteId
 from controller.service import DeploymentApplied
 
 PAGE: Final = 10_000
+_ROUTE: Final = re.compile(r"\A[0-9a-f]{8}-[0-9a-f-]*\Z")
 _Found = TypeVar("_Found")
 _RAISES: Final[Mapping[int, type[ControllerError]]] = {
     400: InvalidInput,
@@ -98,6 +101,11 @@ class ApiClient:
         """Return what happened to a route, newest first."""
         path = f"/v1/routes/{_quoted(route_id)}/history"
         return await self._items(path, HistoryEntry, limit=limit)
+
+    async def explain(self, named: str) -> Explanation:
+        """Tell why the deployment of that name, or the route of that id, is where it is."""
+        kind = "routes" if _ROUTE.match(named) else "deployments"
+        return await self._get(f"/v1/{kind}/{_quoted(named)}/explain", Explanation)
 
     async def apply_deployment(
         self,

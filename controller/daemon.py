@@ -78,7 +78,7 @@ class Controller:
             pages = ops.Pages(
                 registry=self._metrics.registry, live=self._pulse.stuck, ready=self._pulse.not_ready
             )
-            front = await Front.open(self._settings, pages, standing=self._standing)
+            front = await Front.open(self._settings, pages, standing=self._standing, bus=self._bus)
             await _check_schema(self._settings.database_url)
             await self._bus.hello()
             async with together() as group:

@@ -12,12 +12,14 @@ from litestar import Litestar
 from litestar.config.app import AppConfig
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
 
 from controller.api import deployments, description, events, operator_pages, page, routes
+from controller.api.description import CONFIG, Described
 from controller.api.events import Followers
 from controller.api.gate import Access, Gate
 from controller.api.problems import of_ours, of_router, unforeseen
-from controller.api.routing import guard, provide_by
+from controller.api.routing import Explains, guard, provide_by
 from controller.db.feed import Feed
 from controller.db.session import Database
 from controller.errors import ControllerError
@@ -36,6 +38,7 @@ class Parts:
     database: Database
     """Of its own, so that who asks much keeps no handler from its connection."""
     standing: page.StandingNow
+    explained: Explains
 
 
 class Api:
@@ -45,16 +48,18 @@ class Api:
         self._database = parts.database
         feed = Feed(parts.database)
         self.followers = Followers(feed)
-        self.app = _application(
-            {
-                "pages": lambda: parts.pages,
-                "verbs": lambda: parts.verbs,
-                "feed": lambda: feed,
-                "followers": lambda: self.followers,
-                "standing": lambda: parts.standing,
-            },
-            [deployments, routes, events, page, description, operator_pages],
-        )
+        provided: dict[str, Callable[[], Any]] = {
+            "pages": lambda: parts.pages,
+            "verbs": lambda: parts.verbs,
+            "feed": lambda: feed,
+            "followers": lambda: self.followers,
+            "standing": lambda: parts.standing,
+            "explained": lambda: parts.explained,
+            "described": lambda: self.described,
+        }
+        modules = [deployments, routes, events, page, description, operator_pages]
+        self.described = Described(lambda: _application(provided, modules, openapi=CONFIG))
+        self.app = _application(provided, modules)
         self.gate = Gate(self.app, access)
 
     async def close(self) -> None:
@@ -68,7 +73,12 @@ def only_pages(pages: ops.Pages, access: Access) -> Gate:
     return Gate(_application({"pages": lambda: pages}, [operator_pages]), access)
 
 
-def _application(parts: dict[str, Callable[[], Any]], modules: list[Any]) -> Litestar:
+def _application(
+    parts: dict[str, Callable[[], Any]],
+    modules: list[Any],
+    *,
+    openapi: OpenAPIConfig | None = None,
+) -> Litestar:
     provided: dict[str, Any] = {
         name: Provide(part, sync_to_thread=False) for name, part in parts.items()
     }
@@ -83,7 +93,7 @@ def _application(parts: dict[str, Callable[[], Any]], modules: list[Any]) -> Lit
         },
         guards=[guard],
         logging_config=None,
-        openapi_config=description.CONFIG,
+        openapi_config=openapi,
         request_max_body_size=BODY_MAX_BYTES,
     )
     return Litestar.from_config(config)

@@ -7,7 +7,7 @@ from litestar.params import JSONBody, Parameter
 
 from controller.api.bodies import JsonBody
 from controller.api.paging import After, Limit, page_of
-from controller.api.routing import Asked, GivenBy, Name, changes, looks
+from controller.api.routing import Asked, Explained, GivenBy, Name, changes, looks
 from controller.api.views import (
     NUMBER_MAX,
     ActivateWish,
@@ -29,6 +29,7 @@ from controller.api.views import (
     shown,
 )
 from controller.definition.deployment_file import DeploymentFile
+from controller.explanation import Explanation
 from controller.model import Deployment
 
 ENTRIES_MAX: Final = 1000
@@ -97,6 +98,12 @@ async def force_deployment(
 ) -> Response[DeploymentView]:
     """Let evictions here pass HOLD, breakers and second witnesses for a while; say why."""
     return _one(await verbs.force(name, for_s=data.for_s, **by))
+
+
+@looks("/v1/deployments/{name:str}/explain", 404)
+async def explain_deployment(explained: Explained, name: Name) -> Explanation:
+    """Tell why a deployment is where it is, and what happens next."""
+    return await explained(name)
 
 
 @changes("/v1/deployments/{name:str}", HttpMethod.DELETE)
@@ -181,6 +188,7 @@ HANDLERS: Final = (
     scale_deployment,
     delete_deployment,
     force_deployment,
+    explain_deployment,
     list_revisions,
     get_revision,
     add_revision,

@@ -6,6 +6,7 @@ at once. Answers as long as the process lives: a standby serves like the one tha
 
 import ssl
 import time
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
@@ -14,8 +15,10 @@ from controller.api.app import Api, Parts, only_pages
 from controller.api.gate import OPERATOR, Access, Gate
 from controller.api.page import StandingNow
 from controller.api.server import serve, tls_context
+from controller.bus import ControlBus
 from controller.db.session import Database, open_database
-from controller.model_folder import ModelFolders
+from controller.explaining import explain
+from controller.model_folder import folders_of
 from controller.service import Service
 from controller.settings import Settings, is_loopback
 from probe import ops
@@ -37,7 +40,9 @@ class Front:
         self._api = api
 
     @classmethod
-    async def open(cls, settings: Settings, pages: ops.Pages, *, standing: StandingNow) -> Self:
+    async def open(
+        cls, settings: Settings, pages: ops.Pages, *, standing: StandingNow, bus: ControlBus
+    ) -> Self:
         """Bind the port, and read what it needs.
 
         Raises:
@@ -56,7 +61,7 @@ class Front:
         )
         listener = await ops.bind(host, port)
         database = open_database(settings.database_url)
-        api = Api(_parts(settings, database, pages, standing), access)
+        api = Api(_parts(settings, database, bus, pages, standing), access)
         return cls(listener, api.gate, tls=tls, api=api)
 
     @property
@@ -85,16 +90,16 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 def _parts(
-    settings: Settings, database: Database, pages: ops.Pages, standing: StandingNow
+    settings: Settings,
+    database: Database,
+    bus: ControlBus,
+    pages: ops.Pages,
+    standing: StandingNow,
 ) -> Parts:
-    folders = ModelFolders(
-        base=Path(settings.model_root) if settings.model_root else None,
-        root=Path(settings.model_root) if settings.model_root else None,
-        over_variant=settings.enable_model_definition_override,
-    )
     return Parts(
         pages=pages,
-        verbs=Service(database, folders=folders),
+        verbs=Service(database, folders=folders_of(settings)),
         database=database,
         standing=standing,
+        explained=partial(explain, database, bus, settings=settings),
     )

@@ -7,7 +7,7 @@ from litestar.params import Parameter
 
 from controller.api.deployments import Entries
 from controller.api.paging import After, Limit, page_of
-from controller.api.routing import Asked, GivenBy, Name, RouteIdText, changes, looks
+from controller.api.routing import Asked, Explained, GivenBy, Name, RouteIdText, changes, looks
 from controller.api.views import (
     Audit,
     AuditView,
@@ -18,6 +18,7 @@ from controller.api.views import (
     all_shown,
     shown,
 )
+from controller.explanation import Explanation
 from controller.model import RouteId
 
 OfDeployment = Annotated[Name | None, Parameter(description="Only those of this deployment.")]
@@ -45,6 +46,12 @@ async def route_history(verbs: Asked, route_id: RouteIdText, limit: Entries = 50
     return History(items=all_shown(entries, HistoryView))
 
 
+@looks("/v1/routes/{route_id:str}/explain", 404)
+async def explain_route(explained: Explained, route_id: RouteIdText) -> Explanation:
+    """Tell why a route is where it is, which rule fired, and what happens next."""
+    return await explained(route_id)
+
+
 @changes("/v1/routes/{route_id:str}/drain", HttpMethod.POST, status_code=200)
 async def drain_route(verbs: Asked, route_id: RouteIdText, by: GivenBy) -> RouteView:
     """Take a replica out; If-Match is of the route's version."""
@@ -57,4 +64,4 @@ async def list_audit(verbs: Asked, limit: Entries = 50) -> Audit:
     return Audit(items=all_shown(await verbs.list_audit(limit=limit), AuditView))
 
 
-HANDLERS: Final = (list_routes, get_route, route_history, drain_route, list_audit)
+HANDLERS: Final = (list_routes, get_route, route_history, explain_route, drain_route, list_audit)

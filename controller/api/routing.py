@@ -3,7 +3,7 @@
 A path without a role cannot be declared, so none is open by oversight.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from inspect import getdoc
 from typing import Annotated, Any, Final, TypedDict
 
@@ -16,6 +16,7 @@ from litestar.params import HeaderParameter, Parameter
 
 from controller.api.access import Principal, Role
 from controller.api.problems import documented
+from controller.explanation import Explanation
 from controller.service import Service
 
 ROLE: Final = "role"
@@ -42,6 +43,9 @@ class By(TypedDict):
 Asked = NamedDependency[Service]
 """The verbs, as a handler is given them."""
 GivenBy = NamedDependency[By]
+Explains = Callable[[str], Awaitable[Explanation]]
+"""Explains the deployment of a name, or the route of an id."""
+Explained = NamedDependency[Explains]
 
 
 def provide_by(
@@ -74,15 +78,19 @@ def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHand
     Raises:
         HTTPException: if nobody says who asks, or who asks may not.
     """
+    if connection.scope.get("method") == HttpMethod.OPTIONS:  # litestar's own: tells the methods
+        return
     needed: Role | None = handler.opt[ROLE]
     if needed is None:
         return
     principal: Principal | None = connection.scope["user"]
     if principal is None:
+        # A browser asks its user for a password: that is how a person shows a token.
+        scheme = "Basic" if connection.scope["path"] == "/" else "Bearer"
         raise HTTPException(
             "a token is needed here: send `Authorization: Bearer TOKEN`",
             status_code=401,
-            headers={"www-authenticate": 'Bearer realm="fleetpulse"'},
+            headers={"www-authenticate": f'{scheme} realm="fleetpulse"'},
         )
     if not principal.role.covers(needed):
         raise HTTPException(

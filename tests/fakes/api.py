@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,9 @@ from controller.api.app import Api, Parts
 from controller.api.gate import OPERATOR, Access
 from controller.api.page import Standing
 from controller.db.session import Database
+from controller.explaining import explain
 from controller.service import Service
+from controller.settings import Settings
 from probe import ops
 
 TOKENS: Final = {"ada": "ada-token-0123456789", "vic": "vic-token-0123456789"}
@@ -43,7 +46,13 @@ def an_api(database: Database, *, tokens: Path | None = None, standing: Standing
         anonymous=OPERATOR,
     )
     parts = Parts(
-        pages=pages(), verbs=Service(database), database=database, standing=lambda: standing
+        pages=pages(),
+        verbs=Service(database),
+        database=database,
+        standing=lambda: standing,
+        explained=partial(
+            explain, database, None, settings=Settings(database_url="of-no-interest")
+        ),
     )
     return Api(parts, access)
 
