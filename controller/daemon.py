@@ -168,9 +168,7 @@ class Controller:
         try:
             await (term.once() if once else term.run())
         except LeaseLost as error:
-            log.error(  # noqa: TRY400 - it is meant to end so: a traceback would say otherwise
-                "lease_lost", epoch=epoch, why=str(error), consequence="this process ends"
-            )
+            log.error("lease_lost", epoch=epoch, why=str(error))  # noqa: TRY400 - no accident
             raise
         finally:
             self._metrics.leads(None)
