@@ -1,12 +1,14 @@
 """Real processes for tests of what runs them: a provisioner that leaves none behind."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
+
 from controller.model import HealthCheck, Revision, RevisionSpec, Route
-from controller.provision.port import Order
+from controller.provision.port import Order, Session, SessionState
 from controller.provision.process.identity import TOKEN_NAME
 from controller.provision.process.place import Place
 from controller.provision.processes import ProcessProvisioner, end_processes
@@ -14,6 +16,29 @@ from tests.fakes.fleet import DEPLOYMENT, REVISION, a_route
 
 PORTS = range(21_000, 30_000)
 SLEEP = ("sleep", "1000")
+WITHIN_S = 15.0
+POLL_S = 0.01
+
+FAMILY = """
+import os, signal, sys, time
+if os.fork() == 0:
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("deep", flush=True)
+    time.sleep(1000)
+print("ready", flush=True)
+time.sleep(1000)
+"""
+"""A parent, a child in a session of its own, and its child; the two deaf to SIGTERM."""
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("ready", flush=True)
+while True:
+    time.sleep(1000)
+"""
 
 
 def python(script: str, *arguments: str) -> tuple[str, ...]:
@@ -70,3 +95,64 @@ def marked(token: str = "") -> set[int]:
             if any(one.startswith(mark) for one in environment):
                 found.add(int(entry.name))
     return found
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait until `true` holds."""
+    with anyio.fail_after(WITHIN_S):
+        while not true():  # noqa: ASYNC110 - other processes set no event here
+            await anyio.sleep(POLL_S)
+
+
+async def in_state(provisioner: ProcessProvisioner, route: Route, state: SessionState) -> Session:
+    """Wait until a session is in `state`, and return it."""
+    with anyio.fail_after(WITHIN_S):
+        while True:
+            found = await session_of(provisioner, route)
+            if found.state is state:
+                return found
+            await anyio.sleep(POLL_S)
+
+
+async def stopped(provisioner: ProcessProvisioner, route: Route) -> None:
+    """Ask for the end of a session until it has come."""
+    with anyio.fail_after(WITHIN_S):
+        while True:
+            if (await provisioner.stop([route]))[route.id] is None:
+                return
+            await anyio.sleep(POLL_S)
+
+
+async def started(provisioner: ProcessProvisioner, order: Order) -> Route:
+    answer = (await provisioner.start([order]))[order.route.id]
+    assert isinstance(answer, str), answer
+    return order.route
+
+
+async def session_of(provisioner: ProcessProvisioner, route: Route) -> Session:
+    return (await provisioner.inspect([route]))[route.id]
+
+
+async def ended(provisioner: ProcessProvisioner, route: Route) -> str:
+    """Wait for the end of a session; return why it ended."""
+    return (await in_state(provisioner, route, SessionState.EXITED)).exit_reason
+
+
+def log_of(root: Path, route: Route) -> str:
+    return (root / route.id / "log").read_text()
+
+
+async def said(root: Path, route: Route, text: str) -> None:
+    await until(lambda: text in log_of(root, route))
+
+
+def files_below(root: Path) -> list[Path]:
+    return [path for path in root.rglob("*") if path.is_file()]
+
+
+def command_pid(root: Path, route: Route) -> int:
+    """Return the process of the command itself: the keeper's child."""
+    keeper = Place(root, route.id).keeper
+    assert keeper is not None
+    children = Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children").read_text().split()
+    return int(children[0])
