@@ -43,6 +43,8 @@ POINTS: Final = {"sqlite": ((2, "after"),), "postgresql": ((9, "before"),)}
 ENDLESS: Final = 200
 """More commits than a life has."""
 LIFE: Final = {"lease_s": 1, "max_period_s": 0.05, "first_sync_s": 0, "termination_grace_s": 0}
+PATIENCE_S: Final = 60.0
+"""A step takes a second or two, and a busy machine may have none to spare."""
 NEVER_READY: Final = HealthCheck(path="/health", initial_delay_s=3600)
 """There is no prober here, so what has a health check warms up for ever."""
 
@@ -155,11 +157,11 @@ async def live_whole(service: Service) -> None:
         (3, None, partial(only_serving, 3)),
     ):
         await apply_demo(service, replicas=1, policy=policy, revision=image(version, check))
-        await until(reached, within_s=20)
+        await until(reached, within_s=PATIENCE_S)
         # Nothing is evicted where no prober is seen, unless somebody takes it upon himself.
         await service.force("demo", for_s=600, actor="a-test", reason="nobody probes here")
     await service.delete("demo", actor="a-test")
-    await until(gone, within_s=20)
+    await until(gone, within_s=PATIENCE_S)
 
 
 async def tell(database: Database) -> Story:

@@ -56,4 +56,4 @@ async def settle(service: Service) -> None:
         routes = await service.list_routes()
         return len(routes) == SETTLED and all(route.ready for route in routes)
 
-    await until(well, within_s=20)
+    await until(well, within_s=60)

@@ -16,7 +16,7 @@ import httpx
 from anyio.abc import Process
 from prometheus_client.parser import text_string_to_metric_families
 
-START_WITHIN_S: Final = 15.0
+START_WITHIN_S: Final = 60.0
 END_WITHIN_S: Final = 10.0
 
 

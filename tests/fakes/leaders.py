@@ -17,7 +17,8 @@ from tests.fakes.ledger import LeaseRow, Ledger
 from tests.fakes.prober import until
 
 LEASE_LOST: Final = 4
-END_WITHIN_S: Final = 15.0
+END_WITHIN_S: Final = 60.0
+"""A second or two, but on a machine that has none to spare."""
 
 
 class Team:
