@@ -299,7 +299,7 @@ async def harass(crew: Crew, witness: Witness, chance: random.Random) -> None:
     began, faults = time.monotonic(), Counter[str]()
     stopped: dict[int, float] = {}
     plan = ["stop", "kill", "restart"]
-    while time.monotonic() - began < SIZES.seconds:
+    while plan or time.monotonic() - began < SIZES.seconds:
         kind = plan.pop(0) if plan else chance.choice(MORE)
         sound = [number for number in range(SIZES.probers) if number not in stopped]
         if kind == "stop" and len(sound) < SIZES.probers - 1:

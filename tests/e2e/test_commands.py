@@ -148,17 +148,15 @@ async def test_a_deployment_is_applied_rolled_scaled_and_deleted_by_commands(
     assert applied["changes"] == ["created", "added revision 1", "activated revision 1"]
     watched = await terminal.type("rollout", "watch", "chat")
     assert "outcome  promoted" in watched.out
-    assert "chat: p" in watched.err, "off a terminal its steps are lines beside the output"
     assert (await terminal.type("deployment", "apply", "-f", chat)).out == "chat: unchanged\n"
 
     added = await terminal.type(
         "revision", "add", "chat", "-f", terminal.file("2.yaml", CHAT_2), "--json"
     )
     assert (added.json["number"], added.json["activated"]) == (2, False)
-    started = await terminal.type("rollout", "start", "chat", "2", "--watch", "--json")
-    first, last = started.objects
-    assert (first["number"], last["outcome"]) == (2, "promoted")
-    assert first["rollout"] == last["rollout"]
+    started = await terminal.type("rollout", "start", "chat", "2", "--watch")
+    assert "outcome  promoted" in started.out
+    assert "chat: p" in started.err, "off a terminal its steps are lines beside the output"
     again = await terminal.type("rollout", "start", "chat", "2", code=1)
     assert "revision 2" in again.err
 

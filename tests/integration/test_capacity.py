@@ -45,7 +45,7 @@ def test_it_measures_both_kinds_of_connections_within_its_time() -> None:
     text, took_s = run("--seconds", str(SECONDS), "--json")
     found = msgspec.convert(json.loads(text), Capacity)
     kept, new = found.regimes
-    assert took_s < SECONDS + 7  # interpreter, stand-in and a busy machine included
+    assert took_s < SECONDS + 20  # interpreter, stand-in and a busy machine included
     assert (kept.connections, new.connections) == ("kept", "new")
     assert kept.probes_measured > 100 < new.probes_measured
     assert 3 < kept.cpu_us_per_probe < new.cpu_us_per_probe < 2000
