@@ -76,7 +76,11 @@ class Leadership:
         self.senders: Mapping[str, Sender] = {PROXY_TABLE: self._sync_proxy.send}
         """What delivers each kind of effect that waits in the outbox."""
         handlers: Sequence[Handler] = (
-            Provision(self._patience.view(), schedule("provision")),
+            Provision(
+                self._patience.view(),
+                schedule("provision"),
+                timeout_s=settings.starting_timeout_s,
+            ),
             CheckStarting(
                 self._patience.view(),
                 schedule("check_starting"),

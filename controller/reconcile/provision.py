@@ -37,6 +37,11 @@ def in_stage(world: World, stage: Stage) -> list[Route]:
     return [route for route in world.snapshot.routes if route.stage is stage]
 
 
+def _in_stage_s(world: World, route: Route) -> float:
+    """Return how long a route has stood where it stands, by the database's clock (R-36)."""
+    return (world.snapshot.now_ms - route.entered_at_ms) / 1000
+
+
 def lost(route: Route, session: Session, *, category: str) -> RouteChange:
     """Send a route away whose session is gone: what was known of its health is void."""
     why = f": {session.exit_reason}" if session.exit_reason else ""
@@ -50,12 +55,17 @@ def lost(route: Route, session: Session, *, category: str) -> RouteChange:
 
 
 class Provision(RouteHandler):
-    """PENDING -> STARTING, or FAILED_TO_START with the provisioner's reason."""
+    """PENDING -> STARTING, or FAILED_TO_START with the provisioner's reason.
+
+    What nobody answers for in time leaves by way of DRAINING: it may have been started all the
+    same, and only a stop makes sure that it was not.
+    """
 
     name = "provision"
 
-    def __init__(self, provisioner: Provisioner, schedule: Schedule) -> None:
+    def __init__(self, provisioner: Provisioner, schedule: Schedule, *, timeout_s: float) -> None:
         self._provisioner = provisioner
+        self._timeout_s = timeout_s
         super().__init__(schedule)
 
     def select(self, world: World) -> Sequence[Route]:
@@ -64,22 +74,28 @@ class Provision(RouteHandler):
 
     async def decide(self, world: World, routes: Sequence[Route]) -> Plan:
         """Order all sessions at once; one that is refused stops no other."""
-        revisions = {route.id: revision_of(world, route) for route in routes}
-        orders = [
-            Order(route=route, revision=revision)
-            for route in routes
-            if (revision := revisions[route.id]) is not None
+        changes: list[RouteChange] = []
+        orders: list[Order] = []
+        for route in routes:
+            revision = revision_of(world, route)
+            if revision is None:
+                changes.append(self._orphaned(route))
+            elif (pending_s := _in_stage_s(world, route)) > self._timeout_s:
+                changes.append(self._expired(route, pending_s))
+            else:
+                orders.append(Order(route=route, revision=revision))
+        try:
+            sessions = await self._provisioner.start(orders) if orders else {}
+        except ProvisionError:
+            if not changes:
+                raise
+            sessions = {}
+        changes += [
+            self._started(order.route, sessions[order.route.id])
+            for order in orders
+            if order.route.id in sessions
         ]
-        sessions = await self._provisioner.start(orders) if orders else {}
-        return Plan(
-            changes=tuple(
-                self._orphaned(route)
-                if revisions[route.id] is None
-                else self._started(route, sessions[route.id])
-                for route in routes
-                if revisions[route.id] is None or route.id in sessions
-            )
-        )
+        return Plan(changes=tuple(changes))
 
     def _started(self, route: Route, session: str | ProvisionError) -> RouteChange:
         if isinstance(session, ProvisionError):
@@ -97,6 +113,15 @@ class Provision(RouteHandler):
             status=RouteStatus.PROVISIONING,
             stage=Stage.STARTING,
             session_id=session,
+        )
+
+    def _expired(self, route: Route, pending_s: float) -> RouteChange:
+        return leave(
+            route,
+            category=self.name,
+            message=f"the provisioner has not answered for {pending_s:.0f} s "
+            f"(limit starting_timeout_s {self._timeout_s:g})",
+            error_code="PENDING_EXPIRED",
         )
 
     def _orphaned(self, route: Route) -> RouteChange:
@@ -129,14 +154,13 @@ class CheckStarting(RouteHandler):
             change
             for route in routes
             if route.id in sessions
-            and (change := self._decide(route, sessions[route.id], world.snapshot.now_ms))
-            is not None
+            and (change := self._decide(world, route, sessions[route.id])) is not None
         ]
         return Plan(changes=tuple(changes))
 
-    def _decide(self, route: Route, session: Session, now_ms: int) -> RouteChange | None:
+    def _decide(self, world: World, route: Route, session: Session) -> RouteChange | None:
         if session.state is SessionState.PENDING:
-            return self._expired(route, now_ms)
+            return self._expired(route, _in_stage_s(world, route))
         if session.state is not SessionState.RUNNING:
             return lost(route, session, category=self.name)
         if session.host is None or session.port is None:
@@ -157,8 +181,7 @@ class CheckStarting(RouteHandler):
             port=session.port,
         )
 
-    def _expired(self, route: Route, now_ms: int) -> RouteChange | None:
-        pending_s = (now_ms - route.entered_at_ms) / 1000
+    def _expired(self, route: Route, pending_s: float) -> RouteChange | None:
         if pending_s <= self._timeout_s:
             return None
         return leave(

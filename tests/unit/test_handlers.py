@@ -71,7 +71,7 @@ EVERYWHERE = (
 def handlers(provisioner: FakeProvisioner, bus: RecordingBus) -> Sequence[RouteHandler]:
     metrics = ControllerMetrics()
     return (
-        Provision(provisioner, ALWAYS),
+        Provision(provisioner, ALWAYS, timeout_s=3600.0),
         CheckStarting(provisioner, ALWAYS, timeout_s=60.0),
         CheckWarmingUp(ALWAYS),
         CheckRunning(provisioner, ALWAYS),
@@ -114,7 +114,9 @@ class TestProvision:
     ) -> None:
         first, second = standing(Stage.PENDING, 1), standing(Stage.PENDING, 2)
         provisioner.refuse[first.id] = "no room"
-        found = await changes_of(Provision(provisioner, ALWAYS), a_world([first, second]))
+        found = await changes_of(
+            Provision(provisioner, ALWAYS, timeout_s=3600.0), a_world([first, second])
+        )
         assert found[first.id].status is RouteStatus.FAILED_TO_START
         assert found[first.id].message == "the provisioner refused: no room"
         assert (found[second.id].stage, found[second.id].session_id) == (
@@ -127,13 +129,15 @@ class TestProvision:
         self, provisioner: FakeProvisioner
     ) -> None:
         route = warming(stage=Stage.PENDING, revision_id=NEW.id)
-        found = await changes_of(Provision(provisioner, ALWAYS), a_world([route], deploying()))
+        found = await changes_of(
+            Provision(provisioner, ALWAYS, timeout_s=3600.0), a_world([route], deploying())
+        )
         assert found[route.id].stage is Stage.STARTING
 
     async def test_an_orphan_is_never_started(self, provisioner: FakeProvisioner) -> None:
         """R-20d"""
         route = warming(stage=Stage.PENDING, revision_id=NEW.id)
-        found = await changes_of(Provision(provisioner, ALWAYS), a_world([route]))
+        found = await changes_of(Provision(provisioner, ALWAYS, timeout_s=3600.0), a_world([route]))
         assert found[route.id].stage is Stage.DRAINING
         assert found[route.id].error_code == "ORPHAN_REVISION"
         assert provisioner.calls == []

@@ -1,19 +1,22 @@
 """A provisioner that hangs: who waits for it, for how long, and what its late answers are worth."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 
 import anyio
 import pytest
 
+from controller.db.repository import Repository
 from controller.errors import ProvisionError
-from controller.model import Route, RouteId, RouteStatus, Stage
+from controller.model import Deployment, Route, RouteId, RouteStatus, Stage
 from controller.provision.patient import Patience, PatientProvisioner
 from controller.provision.port import Order, Session, SessionState
 from controller.reconcile.provision import CheckRunning, CheckStarting, Provision
+from tests.fakes.database import running_routes
 from tests.fakes.fleet import an_order
-from tests.fakes.nouns import a_route, warming
+from tests.fakes.nouns import NOW_MS, a_route, warming
 from tests.fakes.provisioner import FakeProvisioner
-from tests.fakes.reconcile import ALWAYS, a_world
+from tests.fakes.reconcile import ALWAYS, EachRoute, Ticks, a_world, degrade
 
 PATIENCE_S = 0.05
 WITHIN_S = 10.0
@@ -53,9 +56,10 @@ class Term:
     def __init__(self) -> None:
         self.provisioner = HangingProvisioner()
         self.answered = anyio.Event()
-        self.patience = Patience(
-            self.provisioner, on_late=lambda: self.answered.set(), patience_s=PATIENCE_S
-        )
+        self.patience = Patience(self.provisioner, on_late=self._late, patience_s=PATIENCE_S)
+
+    def _late(self) -> None:
+        self.answered.set()
 
     def view(self) -> PatientProvisioner:
         return self.patience.view()
@@ -161,7 +165,7 @@ class TestHandlers:
     async def test_a_route_without_an_answer_is_neither_started_nor_refused(
         self, term: Term
     ) -> None:
-        handler = Provision(term.view(), ALWAYS)
+        handler = Provision(term.view(), ALWAYS, timeout_s=3600.0)
         first, second = pending(1), pending(2)
         with pytest.raises(ProvisionError):
             await handler.decide(a_world([first]), [first])
@@ -187,3 +191,36 @@ class TestHandlers:
             assert [change.route.id for change in plan.changes] == [route.id]
             assert plan.changes[0].status is RouteStatus.TERMINATING
             await term.wake()
+
+    async def test_nobody_stays_pending_for_ever(self, term: Term) -> None:
+        """It leaves by way of a stop: it may have been started all the same."""
+        handler = Provision(term.view(), ALWAYS, timeout_s=60.0)
+        old = replace(pending(1), entered_at_ms=NOW_MS - 60_001)
+        young = replace(pending(2), entered_at_ms=NOW_MS - 60_000)
+        for _ in range(2):
+            plan = await handler.decide(a_world([old, young]), [old, young])
+            assert [(c.route.id, c.stage, c.error_code) for c in plan.changes] == [
+                (old.id, Stage.DRAINING, "PENDING_EXPIRED")
+            ]
+        with pytest.raises(ProvisionError):
+            await handler.decide(a_world([young]), [young])
+
+
+async def test_a_hanging_provisioner_stops_no_other_handler(
+    ticks: Ticks, repository: Repository, deployment: Deployment, term: Term, epoch: int
+) -> None:
+    """R-15"""
+    running = await running_routes(repository, deployment, 2, epoch=epoch)
+    others = EachRoute(degrade)
+    ticks.of(CheckRunning(term.view(), ALWAYS), others)
+    with anyio.fail_after(WITHIN_S):
+        assert await ticks.runner.tick(epoch=epoch) == 2
+        ticks.now_s += 1.0
+        await ticks.runner.tick(epoch=epoch)
+    assert others.runs == 2
+    assert term.provisioner.inside == 1
+    note = (await repository.history_of(deployment.id))[0]
+    assert (note.category, note.error_code) == ("check_running", "ProvisionError")
+    routes = (await repository.observe()).routes
+    assert {route.id for route in routes} == {route.id for route in running}
+    assert all(route.status is RouteStatus.RUNNING for route in routes)
