@@ -74,7 +74,9 @@ class Followers:
                     yield event
                 if rows or now - said_at >= BEAT_S:
                     said_at = now
-                    yield ServerSentEventMessage(comment="here", retry=RETRY_AFTER_S * 1000)
+                    yield ServerSentEventMessage(
+                        data=None, comment="here", retry=RETRY_AFTER_S * 1000
+                    )
                 if len(rows) < BATCH:
                     with anyio.move_on_after(POLL_S):
                         await self._ending.wait()
