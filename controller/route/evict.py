@@ -126,44 +126,81 @@ def decide(
     wanted = {key: found for key, found in _candidates(snapshot, by_deployment) if found}
     if not wanted:
         return Evictions(changes=orphans)
-    fleet_max = fleet_allowance(_running(snapshot.routes))
-    fleet_left = fleet_max - budget.spent_in_all(now_ms=snapshot.now_ms)
-    run_left = ramp(view.clear_for_s, held_before=view.held_before)
-    start = opening(
+    run = _Run(snapshot=snapshot, view=view, gates=frozenset(hold) | _start(snapshot, view))
+    run.fleet_left = run.fleet_max - budget.spent_in_all(now_ms=snapshot.now_ms)
+    for deployment_id, candidates in wanted.items():
+        own_max = deployment_allowance(snapshot.deployments[deployment_id].target_count)
+        ready = sum(route.ready for route in by_deployment[deployment_id])
+        run.choose(
+            snapshot.deployments[deployment_id],
+            candidates,
+            own_left=own_max - budget.spent_by(deployment_id, now_ms=snapshot.now_ms),
+            floor=floors[deployment_id],
+            ready=ready,
+            held=deployment_id in held_deployments,
+        )
+    return Evictions(changes=orphans + tuple(run.changes), blocked=run.blocked)
+
+
+def _start(snapshot: Snapshot, view: BusView) -> frozenset[Gate]:
+    gate = opening(
         view.clear_for_s,
         held_before=view.held_before,
         seen_enough=view.seen_enough,
         settle_s=settle_s(snapshot.routes),
     )
-    general = frozenset(hold) | ({start} if start else set())
-    changes: list[RouteChange] = []
-    blocked: dict[RouteId, frozenset[HoldCause | Gate]] = {}
-    for deployment_id, candidates in wanted.items():
-        deployment = snapshot.deployments[deployment_id]
-        forced = deployment.forced(snapshot.now_ms)
-        own_max = deployment_allowance(deployment.target_count)
+    return frozenset() if gate is None else frozenset({gate})
+
+
+class _Run:
+    """One run over the deployments: what it took out so far, and what it may still."""
+
+    def __init__(
+        self, *, snapshot: Snapshot, view: BusView, gates: frozenset[HoldCause | Gate]
+    ) -> None:
+        self._now_ms = snapshot.now_ms
+        self._view = view
+        self._gates = gates
+        self.fleet_max = self.fleet_left = fleet_allowance(_running(snapshot.routes))
+        self._ramp_left = ramp(view.clear_for_s, held_before=view.held_before)
+        self.changes: list[RouteChange] = []
+        self.blocked: dict[RouteId, frozenset[HoldCause | Gate]] = {}
+
+    def choose(
+        self,
+        deployment: Deployment,
+        candidates: Sequence[Route],
+        *,
+        own_left: int,
+        floor: int,
+        ready: int,
+        held: bool,
+    ) -> None:
+        """Take out of one deployment whom every gate lets pass; say of the others which do not."""
+        forced = deployment.forced(self._now_ms)
+        general = self._gates | ({HoldCause.DEPLOYMENT_BREAKER} if held else set())
         left = _Left(
-            fleet=fleet_left,
-            own=own_max - budget.spent_by(deployment_id, now_ms=snapshot.now_ms),
-            run=None if forced else run_left,
-            spare=sum(r.ready for r in by_deployment[deployment_id]) - floors[deployment_id],
+            fleet=self.fleet_left,
+            own=own_left,
+            run=None if forced else self._ramp_left,
+            spare=ready - floor,
         )
-        held = {HoldCause.DEPLOYMENT_BREAKER} if deployment_id in held_deployments else set()
+        limits = (
+            f"at most {deployment_allowance(deployment.target_count)} a minute here and "
+            f"{self.fleet_max} in the fleet, ready floor {floor}"
+        )
         for route in candidates:
-            gates = frozenset() if forced else general | held
-            gates |= frozenset(_doubts(route, view, forced=forced)) | frozenset(left.gates(route))
+            gates = frozenset[HoldCause | Gate]() if forced else general
+            gates |= {*_doubts(route, self._view, forced=forced), *left.gates(route)}
             if gates:
-                blocked[route.id] = gates
+                self.blocked[route.id] = gates
                 continue
             left.take(route)
-            limits = (
-                f"at most {own_max} a minute here and {fleet_max} in the fleet, "
-                f"ready floor {floors[deployment_id]}"
-            )
-            changes.append(_evict(deployment, route, view, limits=limits, forced=forced))
-        fleet_left = left.fleet
-        run_left = run_left if forced else left.run
-    return Evictions(changes=orphans + tuple(changes), blocked=blocked)
+            change = _evict(deployment, route, self._view, limits=limits, forced=forced)
+            self.changes.append(change)
+        self.fleet_left = left.fleet
+        if not forced:
+            self._ramp_left = left.run
 
 
 def _evict(

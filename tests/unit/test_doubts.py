@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import pytest
 import structlog.testing
 
+from controller.db.repository import Repository
 from controller.metrics import ControllerMetrics
 from controller.model import Health, Route, RouteId
-from controller.reconcile.doubts import RENEWED_MS, SecondOpinion
+from controller.reconcile.doubts import RENEWED_MS, RecordHold, SecondOpinion
 from controller.reconcile.handler import Applied, World
 from controller.reconcile.health import Evict
 from controller.reconcile.witness import Witness
-from controller.route.guard import Case, generation_of
+from controller.route.guard import Case, HoldCause, generation_of
 from probe.wire import ReplicaId, partition_of
 from tests.fakes.nouns import a_deployment, a_view, failed, fleet, snapshot_of
 from tests.fakes.reconcile import ALWAYS, RecordingBus, a_world
@@ -97,6 +98,17 @@ async def test_a_look_that_found_no_bus_changes_nothing() -> None:
     await asking.run(fleet(1))
     await asking.run([], reachable=False)
     assert len(asking.bus.targets) == 1
+
+
+async def test_hold_goes_on_record_once_and_ends_there_once(
+    repository: Repository, epoch: int
+) -> None:
+    """S15, I10"""
+    handler = RecordHold(repository, ALWAYS)
+    clear, held = a_world(), a_world(hold=[HoldCause.COVERAGE])
+    written = [await handler.commit(world, epoch=epoch) for world in (clear, held, held, clear)]
+    assert written == [0, 1, 0, 1]
+    assert await repository.open_holds() == frozenset()
 
 
 @pytest.fixture
