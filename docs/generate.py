@@ -27,7 +27,7 @@ from controller.model_definition import Model, ModelHealthCheck, ModelService
 from controller.reconcile.handler import Mark
 from controller.reconcile.leadership import WAKES
 from controller.rollout.rolling import tally
-from controller.route.guard import HoldCause
+from controller.route.guard import Gate, HoldCause
 from controller.settings import PERIODS
 from docs.tables import (
     EMPTY,
@@ -323,6 +323,7 @@ BLOCKS: Final[Mapping[str, Build]] = {
     "handlers": lambda _: handlers(),
     "marks": lambda _: members(Mark, "controller/reconcile/handler.py"),
     "hold": lambda _: members(HoldCause, "controller/route/guard/causes.py"),
+    "gates": lambda _: members(Gate, "controller/route/guard/budget.py"),
     "invariants": lambda _: members(Invariant, "controller/invariants.py"),
     "rolling-trace": lambda _: rolling_trace(),
     "log-events": log_events,
