@@ -5,7 +5,7 @@ outlives it.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Final
 
@@ -54,8 +54,12 @@ class Leadership:
         metrics: ControllerMetrics,
         provisioner: Provisioner,
     ) -> None:
+        self._settings = settings
         self._bus = bus
-        observer = Observer(
+        self._repository = repository
+        self._metrics = metrics
+        self._schedule = partial(schedule_of, settings)
+        self._observer = Observer(
             repository,
             bus,
             metrics,
@@ -63,68 +67,69 @@ class Leadership:
             on_amnesia=self._rewrite,
             on_failed_look=lambda: self.runner.mark(Mark.DOUBT),
         )
-        schedule = partial(schedule_of, settings)
         self._patience = Patience(provisioner, on_late=lambda: self.runner.mark(Mark.ANSWERED))
-        self._sync = SyncProbeTargets(bus, metrics, schedule("sync_probe_targets"))
+        self._sync = SyncProbeTargets(bus, metrics, self._schedule("sync_probe_targets"))
         self._sync_proxy = SyncProxy(
             Publications(repository.database),
             AppProxy(bus.link, ProxyKeys(settings.key_prefix)),
             metrics,
-            schedule("sync_proxy"),
+            self._schedule("sync_proxy"),
             on_delivered=lambda: self.runner.mark(Mark.UNREGISTERED),
         )
         self.senders: Mapping[str, Sender] = {PROXY_TABLE: self._sync_proxy.send}
         """What delivers each kind of effect that waits in the outbox."""
-        handlers: Sequence[Handler] = (
-            Provision(
-                self._patience.view(),
-                schedule("provision"),
-                timeout_s=settings.starting_timeout_s,
-            ),
-            CheckStarting(
-                self._patience.view(),
-                schedule("check_starting"),
-                timeout_s=settings.starting_timeout_s,
-            ),
-            CheckWarmingUp(schedule("check_warming_up")),
-            CheckRunning(self._patience.view(), schedule("check_running")),
-            ClassifyHealth(schedule("classify_health"), observer.velocity),
-            SecondOpinion(bus, observer.witness, metrics, schedule("second_opinion")),
-            Evict(schedule("evict"), metrics),
-            Deploying(schedule("deploying")),
-            CheckReplicas(schedule("check_replicas"), Failures(repository.database)),
-            Destroying(schedule("destroying")),
-            self._sync,
-            self._sync_proxy,
-            Drain(
-                schedule("drain"),
-                self._sync_proxy.registry,
-                timeout_s=settings.unregister_timeout_s,
-            ),
-            RecordHold(repository, schedule("record_hold")),
-            Terminate(
-                self._patience.view(),
-                bus,
-                schedule("terminate"),
-                grace_s=settings.termination_grace_s,
-            ),
-            AuditHistory(Ledger(repository.database), metrics, schedule("audit_history")),
-            Prune(
-                Pruner(
-                    repository.database,
-                    history_keep_days=settings.history_keep_days,
-                    routes_keep_days=settings.terminal_routes_keep_days,
-                ),
-                schedule("prune"),
-            ),
-        )
         self.runner = Runner(
-            handlers,
+            (*self._coming(), *self._judged(), *self._counted(), *self._told(), *self._leaving()),
             repository=repository,
-            observer=observer,
+            observer=self._observer,
             metrics=metrics,
             clock=time.monotonic,
         )
+
+    def _coming(self) -> Iterator[Handler]:
+        """Make the handlers of a route's way up, and of its session while it runs."""
+        limit_s = self._settings.starting_timeout_s
+        ask, schedule = self._patience.view, self._schedule
+        yield Provision(ask(), schedule("provision"), timeout_s=limit_s)
+        yield CheckStarting(ask(), schedule("check_starting"), timeout_s=limit_s)
+        yield CheckWarmingUp(schedule("check_warming_up"))
+        yield CheckRunning(ask(), schedule("check_running"))
+
+    def _judged(self) -> Iterator[Handler]:
+        """Make the handlers of health."""
+        observer, schedule = self._observer, self._schedule
+        yield ClassifyHealth(schedule("classify_health"), observer.velocity)
+        yield SecondOpinion(self._bus, observer.witness, self._metrics, schedule("second_opinion"))
+        yield Evict(schedule("evict"), self._metrics)
+
+    def _counted(self) -> Iterator[Handler]:
+        """Make the handlers of whole deployments."""
+        failures = Failures(self._repository.database)
+        yield Deploying(self._schedule("deploying"))
+        yield CheckReplicas(self._schedule("check_replicas"), failures)
+        yield Destroying(self._schedule("destroying"))
+
+    def _told(self) -> Iterator[Handler]:
+        """Make the handlers that tell others, and those that keep the records."""
+        settings, database, schedule = self._settings, self._repository.database, self._schedule
+        yield self._sync
+        yield self._sync_proxy
+        yield RecordHold(self._repository, schedule("record_hold"))
+        yield AuditHistory(Ledger(database), self._metrics, schedule("audit_history"))
+        pruner = Pruner(
+            database,
+            history_keep_days=settings.history_keep_days,
+            routes_keep_days=settings.terminal_routes_keep_days,
+        )
+        yield Prune(pruner, schedule("prune"))
+
+    def _leaving(self) -> Iterator[Handler]:
+        """Make the handlers of a route's last steps."""
+        settings, schedule = self._settings, self._schedule
+        registry, limit_s = self._sync_proxy.registry, settings.unregister_timeout_s
+        grace_s = settings.termination_grace_s
+        yield Drain(schedule("drain"), registry, timeout_s=limit_s)
+        yield Terminate(self._patience.view(), self._bus, schedule("terminate"), grace_s=grace_s)
 
     def _rewrite(self) -> None:
         """Write everything again: the bus lost its memory."""
