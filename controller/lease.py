@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import anyio
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
@@ -48,6 +49,8 @@ class Lease:
         self._epoch: int | None = None
         self._sure_until = float("-inf")
         self._free_in_s = 0.0
+        self._renewing = anyio.Lock()
+        self._lost = f"{holder} does not hold the lease {LEASE_NAME!r}"
 
     @property
     def epoch(self) -> int | None:
@@ -96,16 +99,18 @@ class Lease:
             LeaseLost: if it is another's now; stop writing at once.
             DatabaseUnreachable: if the database does not answer.
         """
-        epoch, started = self._epoch, self._clock()
-        if epoch is None:
-            raise LeaseLost(f"{self._holder} does not hold the lease {LEASE_NAME!r}")
-        if not await self._set_expiry(epoch, int(self._lease_s * 1000)):
-            self._epoch = None
-            raise LeaseLost(
-                f"{self._holder} does not hold the lease {LEASE_NAME!r} any more: "
-                f"{await self._whose()}; stop and start again, to be its standby"
-            )
-        self._sure_until = started + self._lease_s
+        async with self._renewing:  # so that whoever asks second is told the same as the first
+            epoch, started = self._epoch, self._clock()
+            if epoch is None:
+                raise LeaseLost(self._lost)
+            if not await self._set_expiry(epoch, int(self._lease_s * 1000)):
+                self._epoch = None
+                self._lost = (
+                    f"{self._holder} does not hold the lease {LEASE_NAME!r} any more: "
+                    f"{await self._whose()}; stop and start again, to be its standby"
+                )
+                raise LeaseLost(self._lost)
+            self._sure_until = started + self._lease_s
 
     async def release(self) -> None:
         """Give the lease up, so that another holder need not wait; harmless when it is gone.
