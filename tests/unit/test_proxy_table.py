@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from controller.db.draining import CATEGORY as DRAIN_ROUTE
 from controller.model import EXTERNAL_SESSION, Health, Route, RouteStatus, Stage, Traffic
 from controller.reconcile.deployments import CheckReplicas, Deploying, Destroying
 from controller.reconcile.health import ClassifyHealth
@@ -184,6 +185,7 @@ class TestCause:
             (Destroying.name, "", Cause.DESTROY),
             (CheckRunning.name, "SESSION_LOST", Cause.CONFIRMED_DEATH),
             (ClassifyHealth.name, STOPPED, Cause.CONFIRMED_DEATH),
+            (DRAIN_ROUTE, "", Cause.OPERATOR),
             (CATEGORY, HEALTH_POLICY, Cause.CONFIRMED_DEATH),
             (CATEGORY, ORPHAN, Cause.ROLLOUT),
             (CATEGORY, "SOMETHING_ELSE", None),
