@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -26,126 +26,21 @@ from redis.exceptions import RedisError
 from controller.model import Health, RouteId, Traffic
 from controller.provision.fleet.replica import Fault
 from probe.wire import OutcomeKind
-from tests.fakes.outage_rig import POLL_S, Rig, Size
+from tests.fakes.outage_figures import (
+    FRESH_WITHIN_S,
+    FULL,
+    HOLD_WITHIN_S,
+    REDUCED,
+    TARGETS_WITHIN_S,
+    Durations,
+    Findings,
+    Outage,
+    is_bad,
+    judge,
+)
+from tests.fakes.outage_rig import POLL_S, Rig
 
-HOLD_WITHIN_S: Final = 15.0
-TARGETS_WITHIN_S: Final = 5.0
-FRESH_WITHIN_S: Final = 25.0
 LOOK_S: Final = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Durations:
-    """How long each outage lasts, in seconds."""
-
-    settle: float
-    """Before the first one: until the controller would dare to evict."""
-    bus: float
-    flushes: int
-    flush_gap: float
-    probers: float
-    database: float
-    database_up: tuple[float, float]
-    """How long it answers between two times that it does not."""
-    database_down: tuple[float, float]
-    isolated: float
-    calm: bool
-    """Whether HOLD must be over before the next one begins."""
-    aftermath: float
-    """How long is watched after each, for late consequences: evictions begin again after 120 s."""
-    patience: float
-
-
-REDUCED: Final = (
-    Size(
-        routes=24,
-        deployments=3,
-        probers=2,
-        interval_s=1.0,
-        timeout_s=1.0,
-        max_retries=3,
-        period_s=1.0,
-    ),
-    Durations(
-        settle=0.0,
-        bus=3.0,
-        flushes=2,
-        flush_gap=0.5,
-        probers=2.0,
-        database=3.0,
-        database_up=(0.3, 0.6),
-        database_down=(0.5, 1.0),
-        isolated=3.0,
-        calm=False,
-        aftermath=0.5,
-        patience=60.0,
-    ),
-)
-FULL: Final = (
-    Size(
-        routes=400,
-        deployments=20,
-        probers=4,
-        interval_s=5.0,
-        timeout_s=2.0,
-        max_retries=3,
-        period_s=10.0,
-    ),
-    Durations(
-        settle=45.0,
-        bus=600.0,
-        flushes=10,
-        flush_gap=10.0,
-        probers=300.0,
-        database=300.0,
-        database_up=(5.0, 40.0),
-        database_down=(1.0, 8.0),
-        isolated=120.0,
-        calm=True,
-        aftermath=150.0,
-        patience=600.0,
-    ),
-)
-
-
-@dataclass(slots=True)
-class Outage:
-    """What one outage came to."""
-
-    name: str
-    seconds: float = 0.0
-    evicted_live: int = 0
-    """Live replicas that left, of those there when it began."""
-    lost_from_traffic: int = 0
-    """The most of them that were out of traffic at once, at any look."""
-    still_out: int = 0
-    """Those of them out of traffic at the end."""
-    unhealthy_max: int = 0
-    """The most of them that were recorded UNHEALTHY at any look."""
-    felt: float = 0.0
-    """What shows that the outage was one; its meaning is the outage's."""
-    hold_s: float | None = None
-    targets_back_s: float | None = None
-    fresh_s: float | None = None
-    calm_s: float | None = None
-    """From the end of the outage to the end of HOLD."""
-    late: list[str] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Findings:
-    """What one run came to."""
-
-    routes: int
-    database: str
-    seconds: float = 0.0
-    control_evicted_s: float | None = None
-    """In full size: how long a replica that really fails lasted."""
-    outages: dict[str, Outage] = field(default_factory=dict)
-    evictions: dict[str, float] = field(default_factory=dict)
-    """What the controller counted, by cause; the control's own among them."""
-    violations: dict[str, float] = field(default_factory=dict)
-    controller_starts: int = 0
 
 
 class Run:
@@ -232,8 +127,8 @@ class Run:
         )
         fresh = await self._until(self._fresh_since(since_s), within_s=self.durations.patience)
         found.fresh_s = None if fresh is None else round(time.monotonic() - began, 2)
-        _judge(found, "targets_back_s", TARGETS_WITHIN_S)
-        _judge(found, "fresh_s", FRESH_WITHIN_S)
+        judge(found, "targets_back_s", TARGETS_WITHIN_S)
+        judge(found, "fresh_s", FRESH_WITHIN_S)
 
     async def _hold(self, found: Outage, *, for_s: float) -> None:
         """Measure when HOLD begins, within an outage of `for_s`."""
@@ -246,7 +141,7 @@ class Run:
         self.rig.bus.kill()
         await self._hold(found, for_s=self.durations.bus)
         if found.hold_s is not None or self.durations.bus > HOLD_WITHIN_S:
-            _judge(found, "hold_s", HOLD_WITHIN_S)
+            judge(found, "hold_s", HOLD_WITHIN_S)
         since_s = time.time()
         self.rig.bus.start()
         self.rig.redis.connection_pool.disconnect()
@@ -274,7 +169,7 @@ class Run:
         found.fresh_s = await self._until(
             self._fresh_since(since_s), within_s=self.durations.patience
         )
-        _judge(found, "fresh_s", FRESH_WITHIN_S + 15.0)  # a dead prober's heartbeat lives so long
+        judge(found, "fresh_s", FRESH_WITHIN_S + 15.0)  # a dead prober's heartbeat lives so long
 
     async def database_restarts(self, found: Outage) -> None:
         """Take the database away for moments, and meanwhile one replica really dies."""
@@ -325,7 +220,7 @@ class Run:
         found.fresh_s = await self._until(
             self._fresh_since(since_s), within_s=self.durations.patience
         )
-        _judge(found, "fresh_s", FRESH_WITHIN_S + 15.0)
+        judge(found, "fresh_s", FRESH_WITHIN_S + 15.0)
 
     async def control(self) -> float | None:
         """Let one replica really fail: it must go, or all that follows shows nothing."""
@@ -358,12 +253,6 @@ OUTAGES: Final[Mapping[str, Callable[[Run, Outage], Awaitable[None]]]] = {
     "bus_down": Run.bus_down,
     "flushes": Run.flushes,
 }
-
-
-def _judge(found: Outage, name: str, most_s: float) -> None:
-    value = getattr(found, name)
-    if value is None or value > most_s:
-        found.late.append(f"{name} {value}, at most {most_s:g}")
 
 
 def _lock(path: Path, for_s: float) -> None:
@@ -409,14 +298,6 @@ async def run(
         await rig.close()
     found.seconds = round(time.monotonic() - began, 1)
     return found
-
-
-def is_bad(found: Findings) -> bool:
-    """Tell whether something happened that must not."""
-    return bool(found.violations) or any(
-        outage.evicted_live > 0 or outage.still_out > 0 or outage.late
-        for outage in found.outages.values()
-    )
 
 
 def main() -> int:

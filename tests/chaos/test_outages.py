@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.outages_run import FRESH_WITHIN_S, OUTAGES, TARGETS_WITHIN_S
+from tests.chaos.outages_run import OUTAGES
 from tests.chaos.test_faults import in_a_namespace
+from tests.fakes.outage_figures import FRESH_WITHIN_S, TARGETS_WITHIN_S
 from tests.fakes.postgres import binaries
 
 FULL = os.environ.get("FLEETPULSE_FULL") == "1"

@@ -7,14 +7,8 @@ from controller.db.ledger import Ledger
 from controller.db.repository import Repository
 from controller.db.session import Database
 from controller.db.tables import history, routes
-from controller.invariants import Invariant
-from controller.metrics import ControllerMetrics
 from controller.model import Deployment, Health, Note, Route
-from controller.reconcile.audit import AuditHistory
-from controller.reconcile.handler import World
 from tests.fakes.database import change, running_routes, to_draining
-from tests.fakes.nouns import a_view, snapshot_of
-from tests.fakes.reconcile import ALWAYS
 
 
 @pytest.fixture
@@ -94,29 +88,3 @@ async def test_an_epoch_that_is_over_is_found_in_the_history(
     after = await ledger.epochs(known)
     assert (after.highest, after.went_back) == (epoch + 1, 1)
     assert (await ledger.epochs(after)).went_back == 0
-
-
-async def test_only_what_changed_is_audited_and_a_breach_is_counted(
-    database: Database, repository: Repository, lived: tuple[Route, ...]
-) -> None:
-    """I7, I10"""
-    metrics = ControllerMetrics()
-    audit = AuditHistory(Ledger(database), metrics, ALWAYS)
-
-    async def run() -> float | None:
-        snapshot = snapshot_of((await repository.observe()).routes)
-        world = World(snapshot=snapshot, view=a_view(), hold=frozenset())
-        assert await audit.commit(world, epoch=1) == 0
-        return metrics.registry.get_sample_value(
-            "fleetpulse_invariant_violations_total", {"invariant": Invariant.HISTORY.value}
-        )
-
-    assert await run() == 0
-    async with database.write(epoch=None) as write:
-        old = delete(history).where(history.c.subject == lived[0].id, history.c.from_state != "")
-        await write.connection.execute(old)
-    assert await run() == 0, "nothing changed, so nothing was asked"
-    async with database.write(epoch=None) as write:
-        unseen = update(routes).where(routes.c.id == lived[0].id)
-        await write.connection.execute(unseen.values(version=routes.c.version + 1))
-    assert await run() == 1
