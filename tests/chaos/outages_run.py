@@ -202,18 +202,21 @@ class Run:
         stranger = self.rig.a_prober_cut_off(name)
         stranger.start()
 
-        async def felt() -> bool:
+        async def speaks() -> bool:
             wrong = [
                 s
                 for s in self.rig.statuses(self.ids)
                 if s.prober.startswith(name) and s.outcome is OutcomeKind.FAILED
             ]
             found.felt = max(found.felt, float(len(wrong)))
-            return False
+            return bool(wrong)
 
-        await self._until(felt, within_s=self.durations.isolated)
-        if not found.felt:
+        if await self._until(speaks, within_s=self.durations.patience) is None:
             found.late.append(f"it never spoke: {stranger.log_tail()}")
+        ends = time.monotonic() + self.durations.isolated
+        while time.monotonic() < ends:
+            await speaks()
+            await anyio.sleep(POLL_S)
         stranger.end(patience_s=0.0)
         since_s = time.time()
         gone.start()

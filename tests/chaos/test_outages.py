@@ -20,7 +20,7 @@ from tests.fakes.outage_figures import FRESH_WITHIN_S, TARGETS_WITHIN_S
 from tests.fakes.postgres import binaries
 
 FULL = os.environ.get("FLEETPULSE_FULL") == "1"
-LIMIT_S = 4000 if FULL else 110
+LIMIT_S = 4000 if FULL else 240
 DATABASES = ("sqlite", "postgresql") if FULL else ("sqlite",)
 
 
