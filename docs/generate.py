@@ -10,12 +10,16 @@ import tomllib
 from ast import get_docstring
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from inspect import getdoc
 from typing import Final
 
 import click
+from litestar import HttpMethod
 
 import controller.settings
 import probe.settings
+from controller.api.app import MODULES
+from controller.api.routing import ROLE
 from controller.definition.deployment_file import DeploymentFile
 from controller.definition.request import RevisionRequest
 from controller.definition.variants import ENGINES, RuntimeVariant
@@ -53,6 +57,7 @@ from tests.fakes.replies import TABLE
 from tests.fakes.small_world import SmallWorld
 
 PAGES: Final = (
+    "api.md",
     "architecture.md",
     "conformance.md",
     "contract.md",
@@ -92,6 +97,22 @@ def reasons() -> str:
         for r, e in REASONS.items()
     ]
     return table(("reason", "layer", "outcome", "given today", "sentence"), rows)
+
+
+def api() -> str:
+    """Return the paths of the HTTP API, with who may."""
+    rows: list[list[object]] = []
+    for module in MODULES:
+        for each in module.HANDLERS:
+            role = each.opt[ROLE]
+            said = (getdoc(each.fn) or "").partition("\n")[0]
+            for path in sorted(each.paths):
+                shown = re.sub(r":\w+\}", "}", path)
+                rows += (
+                    [code(f"{method.value} {shown}"), role or "everybody", said]
+                    for method in sorted(map(HttpMethod, each.http_methods))
+                )
+    return table(("path", "who", "what it does"), rows)
 
 
 def conformance() -> str:
@@ -278,6 +299,7 @@ def _live_on(world: SmallWorld, route: Route) -> None:
 
 
 BLOCKS: Final[Mapping[str, Build]] = {
+    "api": lambda _: api(),
     "floors-probe": lambda _: floors("probe-layers"),
     "floors-controller": lambda _: floors("controller-layers"),
     "rooms-probe": lambda _: rooms("probe"),

@@ -3,7 +3,7 @@
 Built by the daemon, and by tests without one. Knows no socket and no process.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,6 +27,8 @@ from controller.service import Service
 from probe import ops
 
 BODY_MAX_BYTES: Final = 1_048_576
+MODULES: Final = (deployments, routes, events, page, description, operator_pages)
+"""Each with its HANDLERS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +59,8 @@ class Api:
             "explained": lambda: parts.explained,
             "described": lambda: self.described,
         }
-        modules = [deployments, routes, events, page, description, operator_pages]
-        self.described = Described(lambda: _application(provided, modules, openapi=CONFIG))
-        self.app = _application(provided, modules)
+        self.described = Described(lambda: _application(provided, MODULES, openapi=CONFIG))
+        self.app = _application(provided, MODULES)
         self.gate = Gate(self.app, access)
 
     async def close(self) -> None:
@@ -75,7 +76,7 @@ def only_pages(pages: ops.Pages, access: Access) -> Gate:
 
 def _application(
     parts: dict[str, Callable[[], Any]],
-    modules: list[Any],
+    modules: Iterable[Any],
     *,
     openapi: OpenAPIConfig | None = None,
 ) -> Litestar:

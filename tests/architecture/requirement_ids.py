@@ -45,8 +45,8 @@ REQUIREMENTS: Final = (
     Requirement("R-55", "every failure has a coded reason, on the bus and in the metrics"),
     # Rollouts
     Requirement("R-06", "history is built after the decision: late notes are not lost"),
-    Requirement("R-08", "an error names the attribute as it is called", Due.INTERFACE),
-    Requirement("R-09", "a public field keeps its meaning or goes", Due.INTERFACE),
+    Requirement("R-08", "an error names the attribute as it is called"),
+    Requirement("R-09", "a public field keeps its meaning or goes"),
     Requirement("R-11", "progress is not failure: long rollouts complete"),
     Requirement("R-12", "failures are charged to their own deployment, never to a batch"),
     Requirement("R-13", "pointers, lifecycle, routes and history move in one transaction"),
