@@ -47,7 +47,7 @@ class TestStartErrors:
         [
             ({"database_url": "{dir}/none.db"}, 3, "create it with `fleetpulse db upgrade`"),
             ({"database_url": "{dir}/none/fleet.db"}, 3, "cannot be opened"),
-            ({"database_url": "postgresql://ada@db/fleet"}, 2, "'postgresql' is not spoken"),
+            ({"database_url": "mysql://ada@db/fleet"}, 2, "'mysql' is not spoken"),
             ({"database_url": ""}, 2, "pass --database"),
             ({"redis_url": "unix://{dir}/no.sock"}, 3, "start it, or name another with --redis"),
             ({"redis_url": "http://localhost"}, 2, "'http'"),
