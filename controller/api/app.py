@@ -14,20 +14,21 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 
-from controller.api import deployments, description, events, operator_pages, page, routes
+from controller.api import deployments, description, discovery, events, operator_pages, page, routes
 from controller.api.description import CONFIG, Described
 from controller.api.events import Followers
 from controller.api.gate import Access, Gate
 from controller.api.problems import of_ours, of_router, unforeseen
 from controller.api.routing import Explains, guard, provide_by
 from controller.db.feed import Feed
+from controller.db.publications import Publications
 from controller.db.session import Database
 from controller.errors import ControllerError
 from controller.service import Service
 from probe import ops
 
 BODY_MAX_BYTES: Final = 1_048_576
-MODULES: Final = (deployments, routes, events, page, description, operator_pages)
+MODULES: Final = (deployments, routes, discovery, events, page, description, operator_pages)
 """Each with its HANDLERS."""
 
 
@@ -54,6 +55,7 @@ class Api:
             "pages": lambda: parts.pages,
             "verbs": lambda: parts.verbs,
             "feed": lambda: feed,
+            "published": lambda: Publications(parts.database),
             "followers": lambda: self.followers,
             "standing": lambda: parts.standing,
             "explained": lambda: parts.explained,

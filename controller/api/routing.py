@@ -104,20 +104,19 @@ Decorator = Callable[[Callable[..., Any]], HTTPRouteHandler]
 
 def looks(path: str, *errors: int, **given: Any) -> Decorator:  # noqa: ANN401 - litestar's own
     """Declare a path that changes nothing, for viewers."""
-    return _declare(path, HttpMethod.GET, Role.VIEWER, (401, 403, 422, 503, *errors), given)
+    return declare(path, HttpMethod.GET, Role.VIEWER, *errors, **given)
 
 
 def changes(path: str, method: HttpMethod, **given: Any) -> Decorator:  # noqa: ANN401 - same
     """Declare a path that changes something, for operators."""
+    return declare(path, method, Role.OPERATOR, 404, 409, 412, **given)
+
+
+def declare(path: str, method: HttpMethod, role: Role, *errors: int, **given: Any) -> Decorator:  # noqa: ANN401 - same
+    """Declare a path, who may, and the errors that it may answer with beside those of every one."""
     reads_body = (400, 413, 415) if "dto" in given else ()
-    errors = (401, 403, 404, 409, 412, 422, 503, *reads_body)
-    return _declare(path, method, Role.OPERATOR, errors, given)
 
-
-def _declare(
-    path: str, method: HttpMethod, role: Role, errors: tuple[int, ...], given: dict[str, Any]
-) -> Decorator:
-    def declare(handler: Callable[..., Any]) -> HTTPRouteHandler:
+    def of(handler: Callable[..., Any]) -> HTTPRouteHandler:
         name = handler.__name__
         return HTTPRouteHandler(
             path,
@@ -125,8 +124,8 @@ def _declare(
             opt={ROLE: role},
             operation_id=name,
             summary=(getdoc(handler) or name).partition("\n")[0],
-            responses=documented(*errors),
+            responses=documented(401, 403, 422, 503, *errors, *reads_body),
             **({"status_code": 200} | given),
         )(handler)
 
-    return declare
+    return of

@@ -21,10 +21,12 @@ from controller.api.gate import OPERATOR, Access
 from controller.api.routing import ROLE
 from controller.client import ApiClient
 from controller.db.history import HistoryEntry
+from controller.db.repository import Repository
 from controller.db.session import Database, open_database
 from controller.errors import ApiUnreachable, Denied
 from controller.service import Service
 from tests.fakes.api import TOKENS, an_api, asking, pages, tokens_file
+from tests.fakes.database import epoch, to_running  # noqa: F401 - a fixture
 from tests.fakes.verbs import EXTERNAL, apply_demo
 
 DEMO: Final = "/v1/deployments/demo"
@@ -83,7 +85,7 @@ class TestRoles:
 
     async def test_what_changes_something_is_for_operators(self, guarded: Api) -> None:
         for method, path, needed in ways(guarded.app):
-            if method not in ("GET", "HEAD"):
+            if method not in ("GET", "HEAD") and path != "/v3/discovery:endpoints":  # asks only
                 assert needed is Role.OPERATOR, (method, path)
         open_paths = {path for _, path, needed in ways(guarded.app) if needed is None}
         assert open_paths == {"/livez", "/readyz"}
@@ -331,6 +333,29 @@ class TestGate:
                 assert (await client.get(path)).status_code == 404
 
 
+class TestDiscovery:
+    async def test_prometheus_is_told_of_ready_routes_alone(
+        self,
+        open_api: httpx.AsyncClient,
+        service: Service,
+        database: Database,
+        epoch: int,  # noqa: F811 - the fixture
+    ) -> None:
+        await apply_demo(service, revision=EXTERNAL)
+        await service.register_route("demo", host="10.0.0.7", port=8000)
+        ready = await service.register_route("demo", host="10.0.0.8", port=8000)
+        await Repository(database).apply([to_running(ready)], epoch=epoch)
+        (group,) = (await open_api.get("/v1/sd/prometheus")).json()
+        assert group["targets"] == ["10.0.0.8:8000"]
+        assert group["labels"]["deployment"] == "demo"
+
+    async def test_envoy_is_told_the_same_at_both_paths(self, open_api: httpx.AsyncClient) -> None:
+        asked = await open_api.post("/v3/discovery:endpoints", json={"node": {"id": "e"}})
+        assert asked.status_code == 200
+        assert asked.json() == (await open_api.get("/v1/proxy/envoy?cluster=nope")).json()
+        assert asked.json()["resources"] == []
+
+
 class TestDescription:
     async def test_it_tells_every_path_and_how_it_fails(self, database: Database) -> None:
         paths = an_api(database).described.document["paths"]
@@ -340,7 +365,8 @@ class TestDescription:
             for method, operation in item.items():
                 failing = {status for status in operation["responses"] if status >= "400"}
                 assert failing >= {"401", "403", "422", "503"}, (method, path)
-                assert ("412" in failing) is (method != "get"), (method, path)
+                changing = method != "get" and path != "/v3/discovery:endpoints"  # asks only
+                assert ("412" in failing) is changing, (method, path)
 
     async def test_patterns_are_those_of_other_languages(self, database: Database) -> None:
         text = json.dumps(an_api(database).described.document)
