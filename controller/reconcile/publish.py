@@ -69,7 +69,8 @@ class SyncProxy(FleetHandler):
             found = await self._publications.load()
             self.registry.load(found.newest, found.undelivered)
         written = await self._publish(world.snapshot, epoch=epoch)
-        await self._sync(world.snapshot)
+        if self.registry.loaded:
+            await self._sync(world.snapshot)
         return written
 
     async def send(self, subject: str, epoch: int, version: int, payload: str) -> None:

@@ -92,6 +92,7 @@ async def test_nothing_is_told_of_a_commit_that_failed(scene: Scene) -> None:
     await other.tick()
     await scene.reader.tick()
     await scene.let_go(scene.routes[1:2], "check_replicas")
+    scene.term.sync.forget()
     with structlog.testing.capture_logs() as logs:
         assert await scene.term.decide() == 0
     assert [entry["event"] for entry in logs] == ["publication_lost"]
