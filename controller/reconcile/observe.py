@@ -19,6 +19,7 @@ from controller.route import guard
 from controller.route.guard import BusView, HoldCause
 from controller.route.guard.budget import START_COVERAGE_PERCENT
 from controller.route.guard.clocks import ClockGuard, ClockReading
+from controller.route.guard.evidence import checked
 from probe.errors import BusError
 from probe.wire import ReplicaId
 
@@ -109,7 +110,9 @@ class Observer:
         )
         self._tell(held)
         if held:
-            self._clear_since, self._held_before = None, True
+            self._clear_since = None
+            # With nobody to protect yet, what ends is a start, and no incident.
+            self._held_before |= bool(checked(settled))
         elif self._clear_since is None:
             self._clear_since = now
         clear_for_s = 0.0 if self._clear_since is None else now - self._clear_since

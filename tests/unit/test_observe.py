@@ -388,3 +388,16 @@ class TestColdStart:
         assert (await watch.look(after_s=5.0)).view.seen_enough
         watch.bus.say(*(said(route, seq=3) for route in routes[:46]))
         assert (await watch.look(after_s=5.0)).view.seen_enough
+
+    async def test_what_held_before_there_was_anybody_to_protect_is_a_start(self) -> None:
+        """S20, S21: the prober of a new stack comes up after the controller."""
+        watch = Watch([])
+        watch.bus.probers = {}
+        assert (await watch.look()).hold == {HoldCause.NO_PROBER}
+        watch.bus.probers = {"p-1": heartbeat()}
+        watch.ledger.routes = [ROUTE]
+        watch.bus.say(said(ROUTE, seq=1))
+        view = (await watch.look(after_s=5.0)).view
+        assert (view.clear_for_s, view.held_before) == (0.0, False)
+        watch.bus.probers = {}
+        assert (await watch.look(after_s=5.0)).view.held_before
