@@ -7,6 +7,7 @@ import click
 import msgspec
 
 from controller.bus import BusFiles, ControlBus, connect
+from controller.cli.place import api_options
 from controller.cli.session import json_option, run
 from controller.db.session import open_database
 from controller.explaining import explain as gather
@@ -32,13 +33,18 @@ from probe.wire import Keys
 @click.option(
     "--redis", "redis_url", metavar="URL", help="The bus: redis://, rediss:// or unix://."
 )
+@api_options
 @json_option
 def explain(
     named: str,
+    *,
     file: Path | None,
     database_url: str | None,
     redis_url: str | None,
-    as_json: bool,  # noqa: FBT001 - click passes by name
+    api_url: str | None,
+    token_file: Path | None,
+    ca_file: Path | None,
+    as_json: bool,
 ) -> None:
     """Tell why a route or deployment is in its state, which rule fired, and what happens next.
 
@@ -46,6 +52,11 @@ def explain(
     """
 
     async def work() -> Explanation:
+        if api_url and not (database_url or file):
+            from controller.cli.remote import client_of  # noqa: PLC0415 - as in `place`
+
+            async with client_of(api_url, token_file=token_file, ca_file=ca_file) as client:
+                return await client.explain(named)
         flags = {"database_url": database_url, "redis_url": redis_url}
         given = {name: value for name, value in flags.items() if value is not None}
         return await _gather(named, load(file, os.environ, flags=given).settings)

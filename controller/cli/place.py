@@ -82,6 +82,15 @@ _OPTIONS: Final = (
 )
 
 
+def api_options(command: _Command) -> _Command:
+    """Give a command the options of the API alone: `api_url`, `token_file` and `ca_file`."""
+    wrapped: Any = command
+    for option in reversed(_OPTIONS[1:]):
+        wrapped = option(wrapped)
+    found: _Command = wrapped
+    return found
+
+
 def place_options(command: _Command) -> _Command:
     """Give a command the options that say where, as one argument `place`."""
 

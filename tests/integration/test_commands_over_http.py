@@ -70,6 +70,8 @@ async def test_every_question_has_one_answer_wherever_it_is_asked(
         assert (await both(places, *arguments)).exit_code == 0
     route = json.loads((await elsewhere("route", "list", "--json", *places["api"])).stdout)
     assert route["address"] == "10.0.0.7:8000"
+    told = await elsewhere("explain", "chat", *places["api"])
+    assert (told.exit_code, "chat" in told.stdout.splitlines()[0]) == (0, True)
     refusals: list[tuple[tuple[str, ...], str]] = [
         (("deployment", "show", "nope"), "there is no deployment 'nope'"),
         (("rollout", "start", "chat", "9"), "has no revision 9"),
