@@ -80,6 +80,7 @@ class SecondOpinion(FleetHandler):
             world.view,
             asked=self._witness.asked,
             fleet=len(checked(world.snapshot.routes)),
+            now_s=self._witness.looked_at_s,
         )
         wanted = _targets(world, asked)
         try:

@@ -27,6 +27,7 @@ class Witness:
         self.asked: dict[RouteId, ReplicaId] = {}
         """Under which second id routes are probed for a second opinion (S11)."""
         self.epoch: str | None = None
+        self.looked_at_s = 0.0
         self._amnesia_at = _NEVER
         self._failed_looks = 0
         self._covered_since: dict[int, float] = {}
@@ -56,6 +57,7 @@ class Witness:
     ) -> BusView:
         """Return what may be believed of what the bus said."""
         self._failed_looks = 0
+        self.looked_at_s = now
         self.epoch = evidence.epoch
         if forgot:
             self._amnesia_at = now

@@ -98,6 +98,17 @@ class TestConfirmation:
         assert case is not None
         assert case.second == ""
 
+    def test_the_only_prober_confirms_by_a_second_target_of_its_own(self) -> None:
+        """S11: a connection of a target that was asked for later is a later connection."""
+        kept = failed(ROUTE, prober="p-1", age_s=0.0, reason=Reason.STATUS_UNEXPECTED)
+        cases = follow({}, [ROUTE], view(kept, probers=ALONE), now_s=0.0)
+        alone = view(kept, probers=ALONE)
+        assert to_ask(cases, alone, asked={}, fleet=1, now_s=4.9) == {}
+        assert to_ask(cases, alone, asked={}, fleet=1, now_s=5.0).keys() == {ROUTE.id}
+        case = after((0, alone), (6, view(kept, kept, probers=ALONE)))
+        assert case is not None
+        assert case.second == "prober p-1, the only one, failed again on a new connection"
+
 
 class TestCase:
     @pytest.mark.parametrize(
@@ -129,7 +140,7 @@ class TestCase:
 
 class TestAsking:
     def asked(self, cases: dict[RouteId, Case], seen: BusView, size: int = 20) -> dict[Any, Any]:
-        return to_ask(cases, seen, asked={}, fleet=size)
+        return to_ask(cases, seen, asked={}, fleet=size, now_s=9.0)
 
     def opened(self, routes: list[Route]) -> tuple[dict[RouteId, Case], BusView]:
         seen = a_view({r.id: failed(r, prober="p-1") for r in routes}, probers=HALVES)
@@ -145,10 +156,10 @@ class TestAsking:
     def test_it_stays_while_its_prober_lives_and_moves_when_it_died(self) -> None:
         cases, seen = self.opened([ROUTE])
         first = self.asked(cases, seen)
-        assert to_ask(cases, seen, asked=first, fleet=1) == first
+        assert to_ask(cases, seen, asked=first, fleet=1, now_s=9.0) == first
         (twin,) = first.values()
         without = {"p-1": HALVES["p-1"], "p-3": HALVES["p-2"] - {partition_of(twin)}}
-        moved = to_ask(cases, view(by("p-1"), probers=without), asked=first, fleet=1)
+        moved = to_ask(cases, view(by("p-1"), probers=without), asked=first, fleet=1, now_s=9.0)
         assert moved[ROUTE.id] != twin
 
     def test_the_only_prober_is_asked_itself_and_nobody_is_where_none_lives(self) -> None:

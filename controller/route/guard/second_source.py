@@ -97,7 +97,9 @@ def _confirmation(
         if status.prober != case.first:
             return f"prober {status.prober} found the same as {case.first}"
         later_s = now_s - word.age_s - case.since_s
-        if alone and later_s >= FRESH_AFTER_S and on_fresh_connection(status):
+        # A second target has connections of its own, none of them older than itself.
+        fresh = word is other or on_fresh_connection(status)
+        if alone and later_s >= FRESH_AFTER_S and fresh:
             return f"prober {status.prober}, the only one, failed again on a new connection"
     return ""
 
@@ -134,13 +136,18 @@ def to_ask(
     *,
     asked: Mapping[RouteId, ReplicaId],
     fleet: int,
+    now_s: float,
 ) -> dict[RouteId, ReplicaId]:
     """Return under which second id each unconfirmed case is to be probed, oldest cases first.
 
-    An id asked before stays while a prober that may be asked owns it.
+    An id asked before stays while a prober that may be asked owns it. The only prober there is
+    is asked no sooner than its answer counts.
     """
+    wait_s = FRESH_AFTER_S if len(view.probers) == 1 else 0.0
     open_cases = sorted(
-        (case.since_s, route_id) for route_id, case in cases.items() if not case.second
+        (case.since_s, route_id)
+        for route_id, case in cases.items()
+        if not case.second and now_s - case.since_s >= wait_s
     )
     most = max(ASKED_MIN, fleet * ASKED_PERCENT // 100)
     chosen: dict[RouteId, ReplicaId] = {}
