@@ -13,7 +13,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from controller.model import Lifecycle, RouteStatus, Snapshot
-from controller.rollout.rolling import bounds_of
+from controller.rollout.strategies import bounds_of
 from controller.route.guard import HoldCause
 
 PUBLICATION_REFUSED: Final = "publication_refused"

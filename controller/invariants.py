@@ -21,7 +21,8 @@ from controller.model import (
     RouteStatus,
     Snapshot,
 )
-from controller.rollout.rolling import Bounds, bounds_of
+from controller.rollout.counting import Bounds
+from controller.rollout.strategies import bounds_of
 from controller.route import evict
 from controller.route.guard import BusView, HoldCause, confirmed, evidence_of
 from probe.wire import OutcomeKind

@@ -18,8 +18,9 @@ from prometheus_client import Counter as Total
 from controller.db.outbox import Backlog
 from controller.gauges import SnapshotGauges
 from controller.invariants import Invariant, decision_violations, snapshot_violations
-from controller.model import Decision, Outcome, Route, RouteChange, Snapshot, Strategy
+from controller.model import Decision, Outcome, Route, RouteChange, Snapshot
 from controller.rollout import scale
+from controller.rollout.strategies import STRATEGIES
 from controller.route.evict import HEALTH_POLICY, ORPHAN
 from controller.route.guard import Gate, HoldCause
 from controller.settings import PERIODS
@@ -45,7 +46,7 @@ class Publish(StrEnum):
 _RECONCILE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _ROLLOUT_BUCKETS_S = (5, 15, 60, 300, 900, 1800, 3600, 7200)
 _HANDLERS: Final = {"handler": tuple(PERIODS)}
-_ENDINGS: Final = {"strategy": tuple(Strategy), "outcome": tuple(Outcome)}
+_ENDINGS: Final = {"strategy": tuple(STRATEGIES), "outcome": tuple(Outcome)}
 
 
 class ControllerMetrics:
@@ -246,6 +247,6 @@ class ControllerMetrics:
         rollout, change = decision.deployment.rollout, decision.change
         if rollout is None or change is None or change.end_rollout is None:
             return
-        labels = (rollout.policy.strategy.value, change.end_rollout.value)
+        labels = (rollout.policy.strategy, change.end_rollout.value)
         self._rollouts.labels(*labels).inc()
         self._rollout_duration.labels(*labels).observe((now_ms - rollout.started_at_ms) / 1000)

@@ -86,12 +86,6 @@ class Traffic(StrEnum):
     INACTIVE = "inactive"
 
 
-class Strategy(StrEnum):
-    """How a deployment moves from one revision to the next."""
-
-    ROLLING = "rolling"
-
-
 class Outcome(StrEnum):
     """How a rollout ended."""
 
@@ -120,16 +114,33 @@ Bound = Annotated[int, msgspec.Meta(ge=0)] | Annotated[str, msgspec.Meta(pattern
 """A count of replicas, or a percentage of the target count."""
 
 
-class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a deployment may be changed. `strategy` admits only what is implemented (R-26)."""
+class WeightStep(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A share of the traffic for the new revision, and how long it stays at that."""
 
-    strategy: Strategy = Strategy.ROLLING
+    weight_percent: Annotated[int, msgspec.Meta(ge=1, le=99)]
+    pause_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 0.0
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a deployment may be changed; `rollout.strategies` knows the strategies (R-26)."""
+
+    strategy: str = "rolling"
     surge: Bound = "50%"
     unavailable: Bound = 0
     min_ready_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     max_failed_replicas: Annotated[int, msgspec.Meta(ge=0)] | None = None
     """Failed new replicas a rollout may replace; None: the larger of 3 and the target count."""
     rollout_timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 7200.0
+    capacity: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Replicas there is room for at all, in a rollout too; None: nobody counts."""
+    auto_promote: bool = True
+    """False: an operator promotes, once the new replicas are ready."""
+    promote_delay_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 0.0
+    """For how long all new replicas must have been ready before they are promoted."""
+    scale_down_delay_s: Annotated[float, msgspec.Meta(ge=0, le=7 * 86_400)] = 0.0
+    """For how long the old ones stay after a promotion, without traffic, to switch back to."""
+    steps: tuple[WeightStep, ...] = ()
+    """Shares of the traffic that the new revision gets one after the other."""
 
 
 class RevisionSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -171,6 +182,10 @@ class Rollout:
     actor: str
     outcome: Outcome | None = None
     ended_at_ms: int | None = None
+    paused_at_ms: int | None = None
+    """Since when an operator has stopped its clocks; None: they run."""
+    promote_asked: bool = False
+    """An operator promoted it: nothing but readiness is waited for."""
     message: str = ""
 
 
@@ -194,6 +209,9 @@ class Deployment:
     version: int
     """Grows with every write; the compare-and-set of R-17."""
     phase_entered_at_ms: int
+    kept: Revision | None = None
+    """The one before `current`, whose replicas are kept without traffic to switch back to."""
+    kept_until_ms: int | None = None
     forced_until_ms: int | None = None
     """Until when an operator lets evictions here pass HOLD (S21); None: nobody did."""
 
@@ -321,6 +339,12 @@ class DeploymentChange:
     sub_step: SubStep | None = None
     end_rollout: Outcome | None = None
     """Ends the rollout in flight: PROMOTED moves `deploying` to `current`, all clear it."""
+    restarts_clock: bool = False
+    """The phase is entered anew, also when it is the one already."""
+    keep_for_s: float = 0.0
+    """With PROMOTED: for how long replicas of the revision before are kept to switch back to."""
+    rule: str = ""
+    """The rule that decided it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,6 +357,7 @@ class Note:
     message: str
     result: str
     error_code: str = ""
+    rule: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,7 @@ from controller.model import (
     SubStep,
 )
 from controller.model_folder import ModelFolders
+from controller.rollout import strategies
 
 __all__ = ["FORCE_MAX_S", "OPERATOR", "DeploymentApplied", "Service"]
 
@@ -82,10 +83,12 @@ class Service(RouteVerbs):
         newest revision is activated, once: one that was tried and rolled back is left alone.
 
         Raises:
-            InvalidInput: if the count is out of bounds, or the revision comes to nothing that runs.
+            InvalidInput: if the count is out of bounds, the policy's strategy has no use for it,
+                or the revision comes to nothing that runs.
             Conflict: if the deployment is being deleted, or somebody created it this moment.
         """
         _check_replicas(replicas)
+        strategies.check(policy)
         work = partial(
             applying.apply,
             name=name,

@@ -8,7 +8,7 @@ by people, kept by the first column, and missed when they are not there.
 import re
 import tomllib
 from ast import get_docstring
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from inspect import getdoc
 from typing import Final
@@ -26,11 +26,15 @@ from controller.definition.variants import ENGINES, RuntimeVariant
 from controller.gauges import PUBLICATION_REFUSED
 from controller.invariants import Invariant
 from controller.metrics import ControllerMetrics, Publish
-from controller.model import HealthCheck, Outcome, Policy, Route, Strategy
+from controller.model import HealthCheck, Outcome, Policy, Route, WeightStep
 from controller.model_definition import Model, ModelHealthCheck, ModelService
 from controller.reconcile.handler import Mark
 from controller.reconcile.leadership import WAKES
-from controller.rollout.rolling import tally
+from controller.rollout import diagram
+from controller.rollout.counting import tally
+from controller.rollout.rules import BACK
+from controller.rollout.strategies import STRATEGIES
+from controller.rollout.table import Rule
 from controller.route.guard import Gate, HoldCause
 from controller.settings import PERIODS
 from docs.tables import (
@@ -198,9 +202,26 @@ def label_values() -> str:
         "`kind`": (*HoldCause, PUBLICATION_REFUSED),
         "`handler`": PERIODS,
         "`invariant`": Invariant,
-        "`strategy`": Strategy,
+        "`strategy`": STRATEGIES,
     }
     return table(("label", "values"), ([k, ", ".join(map(code, v))] for k, v in sets.items()))
+
+
+def strategy(name: str) -> str:
+    """Return the picture of one strategy, and its rules of the way forward."""
+    chosen = STRATEGIES[name]
+    picture = f"```mermaid\n{diagram.mermaid(chosen)}\n```"
+    return f"{picture}\n\n{rules(chosen.forward)}"
+
+
+def _told(name: str, _: str) -> str:
+    return strategy(name)
+
+
+def rules(listed: Sequence[Rule]) -> str:
+    """Return rules in the order they are asked."""
+    rows = ([code(name), where, says] for name, where, says in diagram.rows(listed))
+    return table(("rule", "asked in", "what it does"), rows)
 
 
 def handlers() -> str:
@@ -348,6 +369,9 @@ BLOCKS: Final[Mapping[str, Build]] = {
     "gates": lambda _: members(Gate, "controller/route/guard/budget.py"),
     "invariants": lambda _: members(Invariant, "controller/invariants.py"),
     "rolling-trace": lambda _: rolling_trace(),
+    **{f"strategy-{name}": partial(_told, name) for name in STRATEGIES},
+    "rules-back": lambda _: rules(BACK),
+    "weight-step": partial(struct, WeightStep),
     "log-events": log_events,
 }
 

@@ -21,7 +21,7 @@ from controller.api.routing import ROLE, Asked
 from controller.db.feed import Feed
 from controller.db.history import HistoryEntry, deployment_state
 from controller.model import Deployment, DeploymentId, Health, Lifecycle, Route
-from controller.rollout.rolling import bounds_of
+from controller.rollout.strategies import bounds_of
 
 REFRESH_S: Final = 5
 ROWS_MAX: Final = 200

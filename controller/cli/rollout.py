@@ -18,7 +18,7 @@ from controller.cli.session import (
 )
 from controller.errors import Unreachable
 from controller.model import Deployment, Lifecycle, Outcome, Rollout, Route
-from controller.rollout.rolling import bounds_of
+from controller.rollout.strategies import bounds_of
 from controller.verbs import Verbs
 
 WATCH_S = 0.5

@@ -42,6 +42,8 @@ class Event:
     to_state: str = ""
     result: str = "success"
     error_code: str = ""
+    rule: str | None = None
+    """The rule of a rollout that decided it; None: none did."""
     message: str
 
     @property
@@ -126,6 +128,7 @@ def deployment_changed(seen: Deployment, change: DeploymentChange) -> Event:
         to_state=deployment_state(change),
         result="success" if change.end_rollout is None else change.end_rollout.value,
         error_code=change.error_code,
+        rule=change.rule or None,
         message=change.message,
     )
 
@@ -203,6 +206,7 @@ def _note_event(note: Note, standing: Mapping[str, tuple[str, RolloutId | None]]
         to_state=state,
         result=note.result,
         error_code=note.error_code,
+        rule=note.rule or None,
         message=note.message,
     )
 
@@ -228,7 +232,7 @@ async def _standing(
     return standing
 
 
-_SAME: Final = ("rollout_id", "phase", "from_state", "to_state", "result", "error_code")
+_SAME: Final = ("rollout_id", "phase", "from_state", "to_state", "result", "error_code", "rule")
 
 
 def _sameness(event: Event) -> tuple[Any, ...]:

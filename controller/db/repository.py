@@ -302,13 +302,25 @@ async def _write_deployment(write: Write, decision: Decision) -> None:
         values |= {"deploying_revision_id": None, "rollout_id": None}
     if change.end_rollout is Outcome.PROMOTED:
         values["current_revision_id"] = deployments.c.deploying_revision_id
+        values |= _kept(write, change)
     await move_deployment(
         write,
         seen,
         values,
         conditions=_may(decision),
-        enters_phase=(change.lifecycle, change.sub_step) != (seen.lifecycle, seen.sub_step),
+        enters_phase=change.restarts_clock
+        or (change.lifecycle, change.sub_step) != (seen.lifecycle, seen.sub_step),
     )
+
+
+def _kept(write: Write, change: DeploymentChange) -> Values:
+    """Return the columns that say what is kept to switch back to, and until when."""
+    if not change.keep_for_s:
+        return {"kept_revision_id": None, "kept_until_ms": None}
+    return {
+        "kept_revision_id": deployments.c.current_revision_id,
+        "kept_until_ms": write.now_ms + int(change.keep_for_s * 1000),
+    }
 
 
 def _may(decision: Decision) -> tuple[ColumnElement[bool], ...]:

@@ -9,9 +9,10 @@ from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import FromClause, RowMapping, Select, select
+from sqlalchemy import FromClause, RowMapping, Select, and_, select
 from sqlalchemy.sql import ColumnElement
 
+from controller.db import session
 from controller.db.tables import deployments, revisions, rollouts, routes
 from controller.model import (
     Deployment,
@@ -34,12 +35,14 @@ from controller.model import (
     Traffic,
 )
 from controller.model_definition import ModelDefinition
+from controller.rollout.strategies import STRATEGIES
 
 Values = dict[str, Any]
 """Columns and what is written into them."""
 
 _serving: Final = revisions.alias("serving")
 _coming: Final = revisions.alias("coming")
+_before: Final = revisions.alias("before")
 _CACHED: Final = 4096
 _STATUS: Final[Mapping[str, RouteStatus]] = {word.value: word for word in RouteStatus}
 _STAGE: Final[Mapping[str | None, Stage | None]] = {None: None} | {s.value: s for s in Stage}
@@ -54,7 +57,10 @@ def encode(value: object) -> str:
 
 @lru_cache(maxsize=_CACHED)
 def _policy(text: str) -> Policy:
-    return msgspec.json.decode(text, type=Policy)
+    policy = msgspec.json.decode(text, type=Policy)
+    if policy.strategy not in STRATEGIES:
+        raise ValueError(f"there is no strategy {policy.strategy!r}")
+    return policy
 
 
 @lru_cache(maxsize=_CACHED)
@@ -87,9 +93,17 @@ def select_deployments(*conditions: ColumnElement[bool]) -> Select[Any]:
     Locks the deployments until the end of a write, on a server that locks rows.
     """
     return (
-        select(deployments, _serving, _coming, rollouts)
+        select(deployments, _serving, _coming, _before, rollouts)
         .join(_serving, _serving.c.id == deployments.c.current_revision_id, isouter=True)
         .join(_coming, _coming.c.id == deployments.c.deploying_revision_id, isouter=True)
+        .join(
+            _before,
+            and_(
+                _before.c.id == deployments.c.kept_revision_id,
+                deployments.c.kept_until_ms > session.now_ms(),
+            ),
+            isouter=True,
+        )
         .join(rollouts, rollouts.c.id == deployments.c.rollout_id, isouter=True)
         .where(*conditions)
         .order_by(deployments.c.created_at_ms, deployments.c.id)
@@ -115,6 +129,8 @@ def deployment_of(values: RowMapping) -> Deployment:
         rollout=rollout_of(values) if in_flight else None,
         version=values[of.version],
         phase_entered_at_ms=values[of.phase_entered_at_ms],
+        kept=revision_of(values, _before),
+        kept_until_ms=values[of.kept_until_ms],
         forced_until_ms=values[of.forced_until_ms],
     )
 
@@ -166,6 +182,8 @@ def rollout_of(values: RowMapping) -> Rollout:
         actor=values[of.actor],
         outcome=None if outcome is None else Outcome(outcome),
         ended_at_ms=values[of.ended_at_ms],
+        paused_at_ms=values[of.paused_at_ms],
+        promote_asked=values[of.promote_asked_at_ms] is not None,
         message=values[of.message],
     )
 

@@ -81,6 +81,9 @@ deployments: Final = Table(
     Column("rollout_id", _ID),
     # Until when an operator lets evictions pass the safety rules here (S21); null: never.
     Column("forced_until_ms", BigInteger),
+    # Whose replicas stay without traffic after a promotion, to switch back to; and until when.
+    Column("kept_revision_id", _ID),
+    Column("kept_until_ms", BigInteger),
     Column("version", Integer, nullable=False),
     Column("phase_entered_at_ms", BigInteger, nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
@@ -122,6 +125,9 @@ rollouts: Final = Table(
     Column("actor", _NAME, nullable=False),
     Column("outcome", _WORD),
     Column("ended_at_ms", BigInteger),
+    # What an operator did to it: since when its clocks stand, and when it was promoted by hand.
+    Column("paused_at_ms", BigInteger),
+    Column("promote_asked_at_ms", BigInteger),
     Column("message", FreeText, nullable=False),
     Index(None, "deployment_id", "started_at_ms"),
     Index(None, "revision_id"),
@@ -169,6 +175,7 @@ history: Final = Table(
     Column("to_state", String(128), nullable=False),
     Column("result", String(64), nullable=False),
     Column("error_code", String(64), nullable=False),
+    Column("rule", String(64)),
     Column("message", FreeText, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("epoch", BigInteger),

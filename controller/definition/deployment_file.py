@@ -15,7 +15,7 @@ from controller.definition.explain import explain
 from controller.definition.request import RevisionRequest, checked
 from controller.definition.variants import RuntimeVariant
 from controller.errors import InvalidInput
-from controller.model import Health, Policy, Strategy
+from controller.model import Health, Policy
 
 __all__ = [
     "REPLICAS_MAX",
@@ -99,7 +99,6 @@ _BOUND: Final = 'write a count such as 2, or a percentage such as "50%"'
 _REMEDIES: Final[Mapping[str, str]] = {
     "": "write its keys, such as name, replicas and [revision]",
     "name": "write up to 63 lower-case letters, digits and inner dashes",
-    "policy.strategy": f"implemented: {', '.join(Strategy)}",
     "policy.surge": _BOUND,
     "policy.unavailable": _BOUND,
     "cleanup_target_statuses": 'write a list such as ["unhealthy"]',

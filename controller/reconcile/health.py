@@ -12,7 +12,7 @@ from controller.model import DeploymentId, Health, Route, RouteStatus, Snapshot,
 from controller.reconcile.handler import Applied, Plan, RouteHandler, Schedule, World
 from controller.reconcile.observe import Velocity
 from controller.reconcile.provision import in_stage
-from controller.rollout.rolling import bounds_of
+from controller.rollout.strategies import bounds_of
 from controller.route import classify, evict, shed, warmup
 from controller.route.guard import Budget, Gate
 from controller.route.guard.clocks import stood_still_ms

@@ -21,9 +21,10 @@ from controller.explanation import (
     span,
 )
 from controller.model import Deployment, Lifecycle, Revision, Rollout, Route, SubStep
-from controller.rollout import rolling
 from controller.rollout.backoff import BackOff
-from controller.rollout.machine import failed_max
+from controller.rollout.counting import Bounds, bounds_back, steps, tally
+from controller.rollout.cycle import failed_max
+from controller.rollout.strategies import limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,19 +68,18 @@ class Scene:
         return self.deployment.current if back else self.deployment.deploying
 
     @property
-    def bounds(self) -> rolling.Bounds:
+    def bounds(self) -> Bounds:
         """Return how far it may stray from its target count."""
-        policy = self.deployment.policy if self.rollout is None else self.rollout.policy
-        bounds = rolling.bounds_of(policy, self.deployment.target_count)
+        bounds = limits(self.deployment)
         back = self.deployment.sub_step is SubStep.ROLLING_BACK
-        return rolling.bounds_back(bounds) if back else bounds
+        return bounds_back(bounds) if back else bounds
 
 
 def explain_deployment(scene: Scene) -> Explanation:
     """Tell all of it."""
     deployment = scene.deployment
     rule, tried = newest_of(scene.history)
-    counts, steps = tuple(_counts(scene)), tuple(_steps(scene))
+    counts, coming = tuple(_counts(scene)), tuple(_steps(scene))
     gates = tuple(_gates(scene))
     for_s = (scene.now_ms - deployment.phase_entered_at_ms) / 1000
     return Explanation(
@@ -94,14 +94,14 @@ def explain_deployment(scene: Scene) -> Explanation:
         rule=rule,
         tried=tried,
         gates=gates,
-        next=steps,
+        next=coming,
         lines=lines_of(
             f"{_state(deployment)}, for {span(for_s)}{_revisions(deployment)}",
             counts=counts,
             rule=rule,
             tried=tried,
             gates=gates,
-            steps=steps,
+            steps=coming,
             now_ms=scene.now_ms,
             notes=scene.notes,
         ),
@@ -162,7 +162,7 @@ def _by_state(routes: Sequence[Route]) -> str:
 
 def _progress(scene: Scene, rollout: Rollout, wanted: Revision) -> Iterator[Count]:
     target = scene.deployment.target_count
-    mine = rolling.tally(
+    mine = tally(
         scene.routes, wanted.id, now_ms=scene.now_ms, min_ready_s=rollout.policy.min_ready_s
     )
     text = (
@@ -249,21 +249,21 @@ def _moving(scene: Scene) -> Iterator[Step]:
 
 
 def _waits_for(scene: Scene, rollout: Rollout, wanted: Revision) -> str:
-    counted = rolling.tally(
+    counted = tally(
         scene.routes, wanted.id, now_ms=scene.now_ms, min_ready_s=rollout.policy.min_ready_s
     )
-    steps = rolling.plan(counted, scene.bounds)
-    if steps.complete:
+    planned = steps(counted, scene.bounds)
+    if planned.complete:
         return "all is in place: it ends at its next run"
     if wanted.spec.external and len(counted.wanted) < scene.bounds.target:
         missing = scene.bounds.target - len(counted.wanted)
         name = scene.deployment.name
         return f"waits for {missing} to be registered: fleetpulse route register {name}"
     words = []
-    if steps.create:
-        words.append(f"starts {steps.create} of revision {wanted.number}")
-    if steps.drain:
-        words.append(f"drains {len(steps.drain)} of others")
+    if planned.create:
+        words.append(f"starts {planned.create} of revision {wanted.number}")
+    if planned.drain:
+        words.append(f"drains {len(planned.drain)} of others")
     if words:
         return f"{' and '.join(words)} at its next run"
     unready = len(counted.wanted) - counted.ready_wanted

@@ -23,8 +23,11 @@ def create(
     *,
     fresh: Iterator[RouteId],
     message: str,
+    serves: bool = True,
 ) -> tuple[NewRoute, ...]:
     """Return `count` replicas of `revision`, without traffic until they can serve.
+
+    Then they get it at once, unless `serves` says that the rollout decides when (R-33).
 
     None of an external revision: its replicas are registered by hand.
     """
@@ -38,7 +41,7 @@ def create(
             deployment_id=deployment.id,
             revision_id=revision.id,
             traffic=Traffic.INACTIVE,
-            traffic_ratio=0.0,
+            traffic_ratio=1.0 if serves else 0.0,
             health_check=revision.spec.health_check,
             rollout_id=rollout.id if rollout is not None and ours else None,
             message=message,

@@ -1,158 +1,87 @@
-"""The arithmetic of a rolling update: how many to create, which to drain, when it is done.
+"""The rolling strategy: new replicas replace old ones a few at a time, within bounds.
 
-Pure counting over one deployment's routes, called by the machine, for the way forward and, with
-the revisions exchanged, for the way back. Creating and draining both go on while replacements
-still start: the bounds alone limit them.
+Creating and draining both go on while replacements still start: the bounds alone limit them.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
-from controller.model import Bound, Health, Policy, RevisionId, Route, RouteStatus
-
-_ORDER: Final = {
-    Health.UNHEALTHY: 1,
-    Health.DEGRADED: 2,
-    Health.NOT_CHECKED: 3,
-    Health.HEALTHY: 4,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """How far a deployment may stray from its target count while it changes."""
-
-    target: int
-    surge: int
-    unavailable: int
-
-    @property
-    def max_total(self) -> int:
-        """Return how many routes may be active at once."""
-        return self.target + self.surge
-
-    @property
-    def min_avail(self) -> int:
-        """Return how many must stay ready."""
-        return max(0, self.target - self.unavailable)
-
-
-def resolve(bound: Bound, target: int, *, up: bool) -> int:
-    """Return a bound as a count; a percentage of `target` rounds up or down.
-
-    >>> resolve("50%", 3, up=True), resolve("50%", 3, up=False)
-    (2, 1)
-    >>> resolve(4, 3, up=True), resolve("0%", 10, up=True)
-    (4, 0)
-    """
-    if isinstance(bound, int):
-        return bound
-    hundredths = int(bound.removesuffix("%")) * target
-    return -(-hundredths // 100) if up else hundredths // 100
+from controller.model import Policy, SubStep
+from controller.rollout import endings
+from controller.rollout.counting import Bounds, Steps, resolve, steps
+from controller.rollout.cycle import Cycle
+from controller.rollout.moves import move
+from controller.rollout.rules import BACK, EXPIRED, FAILED, PAUSED, WAIT
+from controller.rollout.table import Ending, Rule, Strategy
 
 
 def bounds_of(policy: Policy, target: int) -> Bounds:
     """Return the bounds of a policy for `target` replicas; they never both are 0 (R-31).
 
     >>> bounds_of(Policy(surge="50%", unavailable=0), 3)
-    Bounds(target=3, surge=2, unavailable=0)
+    Bounds(target=3, surge=2, unavailable=0, capacity=None)
     >>> bounds_of(Policy(surge=0, unavailable="10%"), 3)
-    Bounds(target=3, surge=1, unavailable=0)
+    Bounds(target=3, surge=1, unavailable=0, capacity=None)
     """
     surge = resolve(policy.surge, target, up=True)
     unavailable = resolve(policy.unavailable, target, up=False)
     if surge == 0 and unavailable == 0:
         surge = 1
-    return Bounds(target=target, surge=surge, unavailable=unavailable)
+    return Bounds(target=target, surge=surge, unavailable=unavailable, capacity=policy.capacity)
 
 
-def bounds_back(forward: Bounds) -> Bounds:
-    """Return the bounds of a rollback: ready replicas are restored before any is given up.
-
-    Without surge there is no room to restore into, and `unavailable` must stay.
-
-    >>> bounds_back(Bounds(target=4, surge=1, unavailable=1)).min_avail
-    4
-    >>> bounds_back(Bounds(target=4, surge=0, unavailable=1)).min_avail
-    3
-    """
-    unavailable = 0 if forward.surge else forward.unavailable
-    return Bounds(target=forward.target, surge=forward.surge, unavailable=unavailable)
+def _planned(cycle: Cycle) -> Steps:
+    planned = steps(cycle.counted, cycle.bounds)
+    return Steps(create=0, drain=planned.drain, complete=False) if cycle.spent else planned
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
-    """The active routes of one deployment, by whether they are of the revision wanted."""
-
-    wanted: tuple[Route, ...]
-    others: tuple[Route, ...]
-    """In termination order."""
-    ready_wanted: int
-    ready_others: int
-    provisioning: int
-    """Of the wanted ones."""
-
-    @property
-    def ready(self) -> int:
-        """Return how many can serve, of whichever revision."""
-        return self.ready_wanted + self.ready_others
+def _complaint(policy: Policy) -> str:
+    for name in ("promote_delay_s", "scale_down_delay_s", "steps"):
+        if getattr(policy, name):
+            return (
+                f"policy.{name} is of no use to a rolling update; remove it, or write "
+                'strategy = "blue-green" or "canary"'
+            )
+    if not policy.auto_promote:
+        return (
+            "policy.auto_promote = false is of no use to a rolling update, which has nothing to "
+            'promote; remove it, or write strategy = "blue-green"'
+        )
+    return ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Steps:
-    """What one cycle does."""
-
-    create: int
-    drain: tuple[Route, ...]
-    complete: bool
-
-
-def tally(routes: Sequence[Route], wanted: RevisionId, *, now_ms: int, min_ready_s: float) -> Tally:
-    """Count the active routes; a wanted one is ready once it has been so for `min_ready_s`."""
-    mine = tuple(route for route in routes if route.active and route.revision_id == wanted)
-    others = [route for route in routes if route.active and route.revision_id != wanted]
-    return Tally(
-        wanted=mine,
-        others=termination_order(others),
-        ready_wanted=sum(_ready_for(route, now_ms=now_ms) >= min_ready_s * 1000 for route in mine),
-        ready_others=sum(route.ready for route in others),
-        provisioning=sum(route.status is RouteStatus.PROVISIONING for route in mine),
-    )
-
-
-def _ready_for(route: Route, *, now_ms: int) -> int:
-    """Return for how many milliseconds a route has been ready; -1 while it is not."""
-    if not route.ready:
-        return -1
-    return 0 if route.ready_since_ms is None else max(0, now_ms - route.ready_since_ms)
-
-
-def termination_order(routes: Sequence[Route]) -> tuple[Route, ...]:
-    """Return routes in the order they are given up: those that serve least first, then by age."""
-
-    def rank(route: Route) -> tuple[int, int, str]:
-        order = _ORDER[route.health] if route.status is RouteStatus.RUNNING else 0
-        return order, route.created_at_ms, route.id
-
-    return tuple(sorted(routes, key=rank))
-
-
-def plan(counted: Tally, bounds: Bounds) -> Steps:
-    """Return the steps of one cycle.
-
-    What is drained now makes room for what is created in the next cycle: a route still counts
-    until the database says that it is leaving.
-    """
-    room = bounds.max_total - len(counted.others) - len(counted.wanted)
-    missing = bounds.target - len(counted.wanted)
-    dead = tuple(route for route in counted.others if not route.ready)
-    alive = tuple(route for route in counted.others if route.ready)
-    spare = max(0, counted.ready - bounds.min_avail)
-    return Steps(
-        create=max(0, min(room, missing)),
-        drain=dead + alive[:spare],
-        complete=not counted.others
-        and counted.provisioning == 0
-        and counted.ready_wanted >= bounds.target,
-    )
+ROLLING: Final = Strategy(
+    name="rolling",
+    says="new replicas replace old ones a few at a time",
+    bounds=bounds_of,
+    forward=(
+        PAUSED,
+        Rule(
+            name="promote",
+            says="all replicas are new and ready",
+            when=lambda cycle: steps(cycle.counted, cycle.bounds).complete,
+            then=lambda cycle: endings.promote(
+                cycle.deployment,
+                cycle.rollout,
+                why=f"{cycle.state}; it took "
+                f"{(cycle.now_ms - cycle.rollout.started_at_ms) / 1000:.0f} s",
+            ),
+            to=Ending.PROMOTED,
+        ),
+        EXPIRED,
+        FAILED,
+        Rule(
+            name="replace",
+            says="creates and drains within the bounds",
+            when=lambda cycle: _planned(cycle).any,
+            then=lambda cycle: move(
+                cycle, count=_planned(cycle).create, gone=_planned(cycle).drain
+            ),
+            to=SubStep.PROGRESSING,
+        ),
+        WAIT,
+    ),
+    back=BACK,
+    phases=(SubStep.PROVISIONING, SubStep.PROGRESSING),
+    serves_at_once=True,
+    complaint=_complaint,
+)

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from controller.model import Decision, Deployment, Lifecycle, Revision, Route, RouteId
 from controller.rollout.backoff import BackOff
+from controller.rollout.counting import termination_order
 from controller.rollout.replicas import create, drain, waiting
-from controller.rollout.rolling import termination_order
 
 CATEGORY = "check_replicas"
 

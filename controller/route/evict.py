@@ -265,7 +265,7 @@ def is_for_health(change: RouteChange) -> bool:
 
 def known_revisions(deployment: Deployment) -> dict[RevisionId, Revision]:
     """Return the revisions a route may be of, by id; none while nothing was activated."""
-    pointers = (deployment.current, deployment.deploying)
+    pointers = (deployment.current, deployment.deploying, deployment.kept)
     return {revision.id: revision for revision in pointers if revision is not None}
 
 

@@ -13,7 +13,6 @@ from controller.model import (
     Route,
     RouteChange,
     RouteStatus,
-    Strategy,
     Traffic,
 )
 from controller.route.classify import describe, passes
@@ -74,13 +73,14 @@ def _promote(route: Route, deployment: Deployment, *, message: str) -> RouteChan
 
 
 def traffic_when_ready(route: Route, deployment: Deployment) -> Traffic:
-    """Return what a route shall get once it can serve: what its rollout's strategy wants (R-33)."""
+    """Return what a route shall get once it can serve: what its rollout's strategy wants (R-33).
+
+    A new replica carries its share from its creation on; one that is kept out has none.
+    """
     rollout = deployment.rollout
     if rollout is None or rollout.revision_id != route.revision_id:
         return Traffic.ACTIVE
-    match rollout.policy.strategy:
-        case Strategy.ROLLING:
-            return Traffic.ACTIVE
+    return Traffic.ACTIVE if route.traffic_ratio else Traffic.INACTIVE
 
 
 def _expire(

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from controller.model import Deployment, Lifecycle, Route, Snapshot
-from controller.rollout.rolling import bounds_of
+from controller.rollout.strategies import bounds_of
 from controller.up.sight import Summary
 
 _COLOURS = {

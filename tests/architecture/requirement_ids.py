@@ -13,7 +13,6 @@ class Due(StrEnum):
 
     NOW = "now"
     PUBLISHING = "later: publishing routes to a proxy"
-    BLUE_GREEN = "later: blue-green"
     INTERFACE = "later: a public API and its first breaking change"
 
 
@@ -68,7 +67,7 @@ REQUIREMENTS: Final = (
     Requirement("R-32", "only the ready count as available; the last ready one stays"),
     Requirement("R-33", "warming up gives traffic only where the strategy wants it"),
     Requirement("R-34", "a terminal route stays terminal"),
-    Requirement("R-35", "greens are refilled, counted again, and none forgotten", Due.BLUE_GREEN),
+    Requirement("R-35", "greens are refilled, counted again, and none forgotten"),
     Requirement("R-36", "delays and deadlines run on the database's clock"),
     Requirement("R-37", "a registration that fails is a failure with history", Due.PUBLISHING),
     Requirement("R-38", "what is being destroyed is touched by nothing else"),

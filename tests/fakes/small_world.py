@@ -7,6 +7,7 @@ is the test's choice.
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from controller.db.change import applied
 from controller.model import (
     Decision,
     Deployment,
@@ -15,6 +16,7 @@ from controller.model import (
     NewRoute,
     Outcome,
     Policy,
+    RevisionId,
     Route,
     RouteChange,
     RouteId,
@@ -23,7 +25,9 @@ from controller.model import (
     Traffic,
 )
 from controller.rollout import destroy, machine, scale
-from controller.rollout.rolling import Bounds, bounds_of
+from controller.rollout.counting import Bounds
+from controller.rollout.strategies import bounds_of
+from controller.route.warmup import traffic_when_ready
 from tests.fakes.nouns import NOW_MS, a_route, deploying, fresh_ids
 
 TERMINAL = (RouteStatus.TERMINATED, RouteStatus.FAILED_TO_START)
@@ -100,6 +104,12 @@ class SmallWorld:
             most = max(active, self.bounds.max_total)
             assert self.active <= most, f"I2: {active} active became {self.active}, at most {most}"
         assert gone <= self.terminal(), "I5: a terminal route came back"
+        if self.deployment.policy.strategy == "blue-green":
+            assert len(self.serving()) <= 1, f"I4: traffic goes to {self.serving()}"
+
+    def serving(self) -> set[RevisionId]:
+        """Return the revisions that have traffic."""
+        return {r.revision_id for r in self.live if r.active and r.traffic is Traffic.ACTIVE}
 
     def terminal(self) -> set[RouteId]:
         return {route.id for route in self.routes.values() if route.status in TERMINAL}
@@ -127,13 +137,7 @@ class SmallWorld:
         assert change.route == self.routes[change.route.id], "decided over a stale route"
         assert change.route.status not in TERMINAL, "I5"
         assert change.status is not None
-        self.routes[change.route.id] = replace(
-            change.route,
-            status=change.status,
-            stage=change.stage,
-            traffic=change.traffic or change.route.traffic,
-            ready_since_ms=None,
-        )
+        self.routes[change.route.id] = applied(change, now_ms=self.now_ms)
 
     def _move(self, decision: Decision) -> None:
         change = decision.change
@@ -151,6 +155,7 @@ class SmallWorld:
             current=of.deploying if promoted else of.current,
             deploying=None if ended else of.deploying,
             rollout=None if ended else of.rollout,
+            kept=of.current if promoted and change.keep_for_s else None,
             version=of.version + 1,
             phase_entered_at_ms=self.now_ms,
         )
@@ -168,7 +173,7 @@ class SmallWorld:
                     status=RouteStatus.RUNNING,
                     stage=None,
                     health=Health.HEALTHY,
-                    traffic=Traffic.ACTIVE,
+                    traffic=traffic_when_ready(route, self.deployment),
                     ready_since_ms=self.now_ms,
                 )
             case RouteStatus.RUNNING, _:

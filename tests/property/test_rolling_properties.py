@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.model import Health, Lifecycle, Outcome, Policy, Route, RouteStatus, SubStep
-from controller.rollout.rolling import bounds_back, bounds_of, plan, tally
+from controller.rollout.counting import bounds_back, steps, tally
+from controller.rollout.strategies import bounds_of
 from tests.fakes.nouns import NEW, NOW_MS, OLD, a_route, warming
 from tests.fakes.small_world import SmallWorld
 
@@ -162,17 +163,17 @@ def test_from_any_state_one_cycle_stays_within_its_bounds(
     limits = bounds_back(limits) if back else limits
     wanted = OLD if back else NEW
     counted = tally(routes, wanted.id, now_ms=NOW_MS, min_ready_s=0.0)
-    steps = plan(counted, limits)
+    found = steps(counted, limits)
     active = sum(route.active for route in routes)
-    assert active + steps.create <= max(active, limits.max_total), "I2"
-    drained = sum(route.ready for route in steps.drain)
+    assert active + found.create <= max(active, limits.max_total), "I2"
+    drained = sum(route.ready for route in found.drain)
     ready = sum(route.ready for route in routes)
     assert ready - drained >= min(ready, limits.min_avail), "I1"
-    assert all(route.revision_id != wanted.id for route in steps.drain)
+    assert all(route.revision_id != wanted.id for route in found.drain)
     dead = [r for r in routes if r.revision_id != wanted.id and not r.ready]
-    assert set(dead) <= set(steps.drain), "R-32: what serves nobody goes outside the budget"
+    assert set(dead) <= set(found.drain), "R-32: what serves nobody goes outside the budget"
     if ready and not counted.ready_wanted and drained == ready:
         assert limits.unavailable >= target, "R-32: the last ready one"
-    if steps.complete:
-        assert (steps.create, steps.drain) == (0, ())
+    if found.complete:
+        assert (found.create, found.drain) == (0, ())
         assert sum(r.status is RouteStatus.RUNNING for r in counted.wanted) >= target

@@ -187,13 +187,6 @@ def test_an_unknown_key_names_its_place_and_the_nearest_known_one(text: str, sai
     assert refusal(text).startswith(said)
 
 
-@pytest.mark.parametrize("strategy", ["blue-green", "canary", "Rolling", ""])
-def test_a_strategy_nobody_implemented_is_refused_when_written(strategy: str) -> None:
-    """R-26."""
-    said = f"policy.strategy: there is no {strategy!r}; implemented: rolling"
-    assert refusal(toml(policy=f'strategy = "{strategy}"')) == said
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from controller.definition import explain, health_check, merge
-from controller.rollout import machine, rolling
+from controller.rollout import bluegreen, counting, cycle, rolling
 from controller.route import shed
 from controller.route.guard import breakers, budget, causes, clocks, second_source
 
@@ -14,7 +14,9 @@ MODULES = (
     explain,
     health_check,
     merge,
-    machine,
+    bluegreen,
+    counting,
+    cycle,
     rolling,
     shed,
     breakers,

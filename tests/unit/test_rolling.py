@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 
 from controller.model import Bound, Health, Policy, Route, RouteStatus, Stage
-from controller.rollout.rolling import (
+from controller.rollout.counting import (
     Bounds,
     bounds_back,
-    bounds_of,
-    plan,
     resolve,
+    steps,
     tally,
     termination_order,
 )
+from controller.rollout.rolling import bounds_of
 from tests.fakes.nouns import NEW, NOW_MS, a_route, fleet, warming
 
 
@@ -23,8 +23,8 @@ def new(number: int, **given: object) -> Route:
 
 def steps_for(routes: list[Route], bounds: Bounds, *, min_ready_s: float = 0.0) -> tuple[int, int]:
     """Return how many are created and drained."""
-    steps = plan(tally(routes, NEW.id, now_ms=NOW_MS, min_ready_s=min_ready_s), bounds)
-    return steps.create, len(steps.drain)
+    found = steps(tally(routes, NEW.id, now_ms=NOW_MS, min_ready_s=min_ready_s), bounds)
+    return found.create, len(found.drain)
 
 
 @pytest.mark.parametrize(
@@ -168,4 +168,4 @@ def test_complete_is_all_new_ready_and_nothing_else_left(
     routes: list[Route], *, complete: bool
 ) -> None:
     counted = tally(routes, NEW.id, now_ms=NOW_MS, min_ready_s=0.0)
-    assert plan(counted, BOUNDS).complete is complete
+    assert steps(counted, BOUNDS).complete is complete

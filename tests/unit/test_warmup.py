@@ -7,12 +7,10 @@ import pytest
 from controller.model import (
     Health,
     HealthCheck,
-    Policy,
     Route,
     RouteChange,
     RouteStatus,
     Stage,
-    Strategy,
     Traffic,
 )
 from controller.route.guard import BusView, HoldCause, StatusEvidence
@@ -22,7 +20,6 @@ from tests.fakes.nouns import (
     NEW,
     NOW_MS,
     a_deployment,
-    a_rollout,
     a_view,
     deploying,
     failed,
@@ -150,10 +147,16 @@ def test_hold_stops_no_promotion(hold: HoldCause) -> None:
     assert after(5, passed(warming()), hold=frozenset({hold})) is not None
 
 
-@pytest.mark.parametrize("strategy", list(Strategy))
-@pytest.mark.parametrize("route", [warming(), warming(revision_id=NEW.id)], ids=["old", "new"])
-def test_traffic_is_what_the_strategy_wants(route: Route, strategy: Strategy) -> None:
-    """R-33: each strategy answers; rolling wants traffic at once."""
-    rollout = a_rollout(Policy(strategy=strategy))
-    assert traffic_when_ready(route, deploying(rollout=rollout)) is Traffic.ACTIVE
+@pytest.mark.parametrize(
+    ("route", "wanted"),
+    [
+        (warming(traffic_ratio=0.0), Traffic.ACTIVE),
+        (warming(revision_id=NEW.id, traffic_ratio=1.0), Traffic.ACTIVE),
+        (warming(revision_id=NEW.id, traffic_ratio=0.0), Traffic.INACTIVE),
+    ],
+    ids=["old", "new", "new, kept out"],
+)
+def test_traffic_is_what_the_strategy_wants(route: Route, wanted: Traffic) -> None:
+    """R-33: a new replica that its rollout keeps out stays out, and no other."""
+    assert traffic_when_ready(route, deploying()) is wanted
     assert traffic_when_ready(route, a_deployment()) is Traffic.ACTIVE
