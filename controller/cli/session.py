@@ -37,7 +37,8 @@ database_option = click.option(
     envvar="FLEETPULSE_DATABASE_URL",
     metavar="URL",
     callback=_named,
-    help="Where the state lives: sqlite:///PATH or postgresql://…  [required; env: FLEETPULSE_DATABASE_URL]",
+    help="Where the state lives: sqlite:///PATH or postgresql://…  "
+    "[required; env: FLEETPULSE_DATABASE_URL]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 reason_option = click.option("--reason", default="", help="Kept in the audit log.")
