@@ -1,19 +1,9 @@
 """What went wrong in systems of this kind, as what ours does instead: one line each, numbered.
 
-A test that holds one of them names its id in a docstring. `Due` says whether the part of the
-system exists that it speaks of; the list of those that are due and have no test is empty.
+A test that holds one of them names its id in a docstring; the list of those without one is empty.
 """
 
-from enum import StrEnum
 from typing import Final, NamedTuple
-
-
-class Due(StrEnum):
-    """When a requirement can be held."""
-
-    NOW = "now"
-    PUBLISHING = "later: publishing routes to a proxy"
-    INTERFACE = "later: a public API and its first breaking change"
 
 
 class Requirement(NamedTuple):
@@ -21,7 +11,6 @@ class Requirement(NamedTuple):
 
     id: str
     says: str
-    due: Due = Due.NOW
 
 
 REQUIREMENTS: Final = (
@@ -69,7 +58,7 @@ REQUIREMENTS: Final = (
     Requirement("R-34", "a terminal route stays terminal"),
     Requirement("R-35", "greens are refilled, counted again, and none forgotten"),
     Requirement("R-36", "delays and deadlines run on the database's clock"),
-    Requirement("R-37", "a registration that fails is a failure with history", Due.PUBLISHING),
+    Requirement("R-37", "a registration that fails is a failure with history"),
     Requirement("R-38", "what is being destroyed is touched by nothing else"),
     Requirement("R-39", "a rollback to nothing destroys"),
     Requirement("R-56", "each layer of a test has its own value; every list is asserted"),

@@ -177,7 +177,7 @@ async def serving(
     """A controller whose deployment of three simulated replicas is up, with its prober."""
     await apply_demo(service, revision=simulated())
     async with ControllerProcess.running(
-        tmp_path / "controller.log", **(settings | around.settings | {"lease_s": 2})
+        tmp_path / "controller.log", **{**settings, **around.settings, "lease_s": 2}
     ) as controller:
 
         async def settled() -> bool:

@@ -112,6 +112,7 @@ class TestProvision:
     async def test_an_accepted_route_starts_and_a_refused_one_stops_no_other(
         self, provisioner: FakeProvisioner
     ) -> None:
+        """R-37: what is refused fails by itself, with the reason on record."""
         first, second = standing(Stage.PENDING, 1), standing(Stage.PENDING, 2)
         provisioner.refuse[first.id] = "no room"
         found = await changes_of(
