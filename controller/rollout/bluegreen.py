@@ -163,12 +163,14 @@ STILL_AWAIT: Final = Rule(
     when=awaits_operator,
     then=lambda cycle: wait(cycle, "waits for `rollout promote`"),
     phases=frozenset({SubStep.AWAITING_PROMOTION}),
+    asks="promote",
 )
 DELAY: Final = Rule(
     name="promote_delay",
     says="all greens are ready, but not for long enough",
     when=lambda cycle: all_ready(cycle) and delay_left_ms(cycle) > 0,
     then=lambda cycle: wait(cycle, "the greens have to stay ready for promote_delay_s"),
+    left_ms=delay_left_ms,
 )
 
 BLUE_GREEN: Final = Strategy(

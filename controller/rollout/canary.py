@@ -153,6 +153,7 @@ CANARY: Final = Strategy(
                 all_ready(cycle) and steps_done(cycle) == 0 and delay_left_ms(cycle) > 0
             ),
             then=lambda cycle: wait(cycle, "the greens have to stay ready for promote_delay_s"),
+            left_ms=delay_left_ms,
         ),
         Rule(
             name="shift",
@@ -170,6 +171,7 @@ CANARY: Final = Strategy(
             then=lambda cycle: wait(
                 cycle, f"{weight_percent(cycle.counted.wanted)} % of the traffic for pause_s"
             ),
+            left_ms=pause_left_ms,
         ),
         WAIT,
     ),

@@ -11,7 +11,7 @@ from controller.rollout import endings
 from controller.rollout.counting import bounds_back, tally
 from controller.rollout.cycle import Cycle, StoodStill, never_still
 from controller.rollout.strategies import strategy_of
-from controller.rollout.table import Strategy, decide
+from controller.rollout.table import Rule, decide
 
 
 def step(
@@ -32,29 +32,31 @@ def step(
     """
     if deployment.lifecycle is not Lifecycle.DEPLOYING:
         return None
-    if deployment.deploying is None or deployment.rollout is None:
-        return endings.repair(deployment)
-    strategy = strategy_of(deployment.rollout.policy)
-    cycle = _look(
-        deployment, routes, now_ms, strategy, failed=failed, fresh=fresh, held=held, still=still
-    )
-    return decide(strategy.back if cycle.going_back else strategy.forward, cycle)
+    cycle = look(deployment, routes, now_ms, failed=failed, fresh=fresh, held=held, still=still)
+    return endings.repair(deployment) if cycle is None else decide(rules_of(cycle), cycle)
 
 
-def _look(
+def rules_of(cycle: Cycle) -> Sequence[Rule]:
+    """Return the rules that decide in this cycle, the way forward or the way back."""
+    strategy = strategy_of(cycle.policy)
+    return strategy.back if cycle.going_back else strategy.forward
+
+
+def look(
     deployment: Deployment,
     routes: Sequence[Route],
     now_ms: int,
-    strategy: Strategy,
     *,
     failed: int,
     fresh: Iterator[RouteId],
-    held: bool,
-    still: StoodStill,
-) -> Cycle:
+    held: bool = False,
+    still: StoodStill = never_still,
+) -> Cycle | None:
+    """Return what the rules see; None where there is nothing to deploy."""
     rollout, deploying = deployment.rollout, deployment.deploying
-    assert rollout is not None, "told by step"  # noqa: S101
-    assert deploying is not None, "told by step"  # noqa: S101
+    if rollout is None or deploying is None:
+        return None
+    strategy = strategy_of(rollout.policy)
     bounds = strategy.bounds(rollout.policy, deployment.target_count)
     wanted = deploying
     if deployment.sub_step is SubStep.ROLLING_BACK and deployment.current is not None:

@@ -18,6 +18,7 @@ PAUSED: Final = Rule(
     says="an operator stopped it: nothing moves and no clock runs",
     when=lambda cycle: cycle.paused,
     then=lambda cycle: wait(cycle, word="paused"),
+    asks="resume",
 )
 EXPIRED: Final = Rule(
     name="expired",

@@ -34,6 +34,10 @@ class Rule:
     """The phase or end that it leads to; None: it stays where it is."""
     phases: frozenset[SubStep] = frozenset()
     """Those in which it can apply; empty: in every phase of its list."""
+    left_ms: Callable[[Cycle], int] | None = None
+    """How much longer it applies, for one that waits for a moment."""
+    asks: str = ""
+    """The verb of `fleetpulse rollout` that it waits for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +59,13 @@ class Strategy:
 
 
 def decide(rules: Sequence[Rule], cycle: Cycle) -> Decision:
-    """Return what the first rule that applies decides, under its name.
+    """Return what the first rule that applies decides, under its name."""
+    rule = first(rules, cycle)
+    return _named(rule.then(cycle), rule.name)
+
+
+def first(rules: Sequence[Rule], cycle: Cycle) -> Rule:
+    """Return the first rule that applies.
 
     The last rule of every list always applies: a state without an exit does not exist.
     """
@@ -64,7 +74,7 @@ def decide(rules: Sequence[Rule], cycle: Cycle) -> Decision:
         if rule.phases and here is not None and here not in rule.phases:
             continue
         if rule.when(cycle):
-            return _named(rule.then(cycle), rule.name)
+            return rule
     raise AssertionError(f"no rule applies to {cycle.deployment.name!r}: {cycle.state}")
 
 
