@@ -141,6 +141,13 @@ async def test_a_replica_may_answer_503_while_it_loads(fleet: FleetClient) -> No
     await until_status(loaded, 200)
 
 
+async def test_a_fault_may_befall_every_so_many_th_replica_only(fleet: FleetClient) -> None:
+    behaviour = Behaviour(refuse="no such image", fault_every=3)
+    wanted = [Wanted(id=str(uuid4()), path="/health", behaviour=behaviour) for _ in range(9)]
+    refusals = await fleet.start(wanted)
+    assert [refusals[one.id] for one in wanted] == ["", "", "no such image"] * 3
+
+
 async def test_a_killed_replica_drops_its_connections_and_refuses_new_ones(
     fleet: FleetClient,
 ) -> None:

@@ -76,6 +76,11 @@ def test_a_slow_replica_answers_late() -> None:
     assert moment(life, T + 1).delay_s == 2.5
 
 
+def test_a_replica_takes_its_time_to_answer_when_all_is_well_too() -> None:
+    now = moment(born(Behaviour(load_s=0, answer_s=0.03), now=0), 1)
+    assert (now.manner, now.delay_s) == (Manner.ANSWERS, 0.03)
+
+
 def test_a_flapping_replica_alternates_with_half_its_period() -> None:
     life = suffer(born(Behaviour(load_s=0), now=T), Fault.FLAP, now=T, seconds=2.0)
     at = [moment(life, T + second).manner for second in range(8)]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from controller.provision.fleet.messages import Count, Inject, Mend, Report, Wanted
 from controller.provision.fleet.replica import (
+    Behaviour,
     Fault,
     Life,
     Moment,
@@ -15,6 +16,7 @@ from controller.provision.fleet.replica import (
     born,
     moment,
     repair,
+    spared,
     suffer,
 )
 from controller.provision.fleet.server import Server
@@ -39,6 +41,7 @@ class Fleet:
         self._loop = loop
         self._replicas: dict[str, _Replica] = {}
         self._hosts = _hosts()
+        self._turns = itertools.count(1)
         self._anchor = socket.socket()
         self._anchor.bind((_ANCHOR, 0))
         self._port: int = self._anchor.getsockname()[1]
@@ -88,8 +91,9 @@ class Fleet:
     def _start(self, wanted: Wanted) -> str:
         if wanted.id in self._replicas:
             return ""
-        if wanted.behaviour.refuse:
-            return wanted.behaviour.refuse
+        behaviour = self._fated(wanted.behaviour)
+        if behaviour.refuse:
+            return behaviour.refuse
         try:
             sock = self._bound()
         except OSError as error:
@@ -98,9 +102,13 @@ class Fleet:
                 "raise the limit of open files, or start fewer"
             )
         server = Server(self._loop, sock, path=wanted.path, body=wanted.id)
-        life = born(wanted.behaviour, now=self._loop.time())
+        life = born(behaviour, now=self._loop.time())
         self._replicas[wanted.id] = _Replica(self._loop, server, life)
         return ""
+
+    def _fated(self, behaviour: Behaviour) -> Behaviour:
+        every = behaviour.fault_every
+        return spared(behaviour) if every > 1 and next(self._turns) % every else behaviour
 
     def _bound(self) -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)

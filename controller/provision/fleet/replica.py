@@ -64,6 +64,19 @@ class Behaviour(
     """How long it serves before that."""
     fault_seconds: _Seconds = 1.0
     """Half the period of `flap`, the delay of `slow`."""
+    fault_every: Annotated[int, msgspec.Meta(ge=1)] = 1
+    """Only every so many-th replica of those started is refused, or has the fault."""
+    answer_s: _Seconds = 0.0
+    """How long it takes to answer, when all is well."""
+
+
+def spared(behaviour: Behaviour) -> Behaviour:
+    """Return how a replica behaves that nothing befalls.
+
+    >>> spared(Behaviour(refuse="no image", load_s=2.0)) == Behaviour(load_s=2.0)
+    True
+    """
+    return msgspec.structs.replace(behaviour, refuse="", fault=None)
 
 
 def behaviour_of(environment: Mapping[str, str]) -> Behaviour:
@@ -167,10 +180,10 @@ def _as_configured(behaviour: Behaviour, loads_at: float, now: float) -> Moment:
         refuses = behaviour.loading == "refuse"
         return _running(Manner.REFUSES if refuses else Manner.UNAVAILABLE, until=serves_at)
     if behaviour.fault is None:
-        return _running(Manner.ANSWERS)
+        return _running(Manner.ANSWERS, delay_s=behaviour.answer_s)
     fails_at = serves_at + behaviour.fault_after_s
     if now < fails_at:
-        return _running(Manner.ANSWERS, until=fails_at)
+        return _running(Manner.ANSWERS, delay_s=behaviour.answer_s, until=fails_at)
     fault = _Injected(fault=behaviour.fault, at=fails_at, seconds=behaviour.fault_seconds)
     return _faulty(fault, now)
 
