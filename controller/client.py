@@ -25,7 +25,17 @@ from controller.errors import (
     Stale,
 )
 from controller.explanation import Explanation
-from controller.model import Deployment, Health, Policy, Revision, Rollout, Route, RouteId
+from controller.model import (
+    Deployment,
+    Health,
+    Policy,
+    Revision,
+    Rollout,
+    RolloutId,
+    Route,
+    RouteId,
+)
+from controller.rollout.progress import Progress
 from controller.service import DeploymentApplied
 
 PAGE: Final = 10_000
@@ -77,6 +87,17 @@ class ApiClient:
     async def list_rollouts(self, name: str, *, limit: int = 20) -> tuple[Rollout, ...]:
         """Return the newest rollouts of a deployment, newest first."""
         return await self._items(_path(name, "rollout"), Rollout, limit=limit)
+
+    async def rollout_progress(self, name: str) -> Progress:
+        """Return how far the rollout in flight is, or how the last one ended."""
+        return await self._get(_path(name, "rollout", "progress"), Progress)
+
+    async def rollout_decisions(
+        self, name: str, rollout_id: RolloutId, *, limit: int = 50
+    ) -> tuple[HistoryEntry, ...]:
+        """Return what was decided in one rollout, newest first."""
+        path = _path(name, "rollout", _quoted(rollout_id), "decisions")
+        return await self._items(path, HistoryEntry, limit=limit)
 
     async def list_routes(self, name: str | None = None) -> tuple[Route, ...]:
         """Return the routes that are not terminal, of one deployment or of all, oldest first."""

@@ -10,7 +10,17 @@ from typing import Protocol
 from controller.db.audit import AuditEntry
 from controller.db.history import HistoryEntry
 from controller.definition.request import RevisionRequest
-from controller.model import Deployment, Health, Policy, Revision, Rollout, Route, RouteId
+from controller.model import (
+    Deployment,
+    Health,
+    Policy,
+    Revision,
+    Rollout,
+    RolloutId,
+    Route,
+    RouteId,
+)
+from controller.rollout.progress import Progress
 from controller.service import DeploymentApplied
 
 
@@ -22,6 +32,10 @@ class Verbs(Protocol):
     async def list_revisions(self, name: str) -> tuple[Revision, ...]: ...  # noqa: D102
     async def get_revision(self, name: str, number: int) -> Revision: ...  # noqa: D102
     async def list_rollouts(self, name: str, *, limit: int = 20) -> tuple[Rollout, ...]: ...  # noqa: D102
+    async def rollout_progress(self, name: str) -> Progress: ...  # noqa: D102
+    async def rollout_decisions(  # noqa: D102
+        self, name: str, rollout_id: RolloutId, *, limit: int = 50
+    ) -> tuple[HistoryEntry, ...]: ...
     async def list_routes(self, name: str | None = None) -> tuple[Route, ...]: ...  # noqa: D102
     async def get_route(self, route_id: RouteId) -> Route: ...  # noqa: D102
     async def list_audit(self, *, limit: int = 50) -> tuple[AuditEntry, ...]: ...  # noqa: D102

@@ -7,7 +7,7 @@ from litestar.params import JSONBody, Parameter
 
 from controller.api.bodies import JsonBody
 from controller.api.paging import After, Limit, page_of
-from controller.api.routing import Asked, Explained, GivenBy, Name, changes, looks
+from controller.api.routing import Asked, Explained, GivenBy, Name, RolloutIdText, changes, looks
 from controller.api.views import (
     NUMBER_MAX,
     ActivateWish,
@@ -30,7 +30,8 @@ from controller.api.views import (
 )
 from controller.definition.deployment_file import DeploymentFile
 from controller.explanation import Explanation
-from controller.model import Deployment
+from controller.model import Deployment, RolloutId
+from controller.rollout.progress import Progress
 
 ENTRIES_MAX: Final = 1000
 Entries = Annotated[int, Parameter(ge=1, le=ENTRIES_MAX, description="How many at most.")]
@@ -156,6 +157,21 @@ async def list_rollouts(verbs: Asked, name: Name, limit: Entries = 20) -> Rollou
     return Rollouts(items=all_shown(await verbs.list_rollouts(name, limit=limit), RolloutView))
 
 
+@looks("/v1/deployments/{name:str}/rollout/progress", 404)
+async def rollout_progress(verbs: Asked, name: Name) -> Progress:
+    """Tell how far the rollout in flight is, or how the last one ended."""
+    return await verbs.rollout_progress(name)
+
+
+@looks("/v1/deployments/{name:str}/rollout/{rollout_id:str}/decisions", 404)
+async def rollout_decisions(
+    verbs: Asked, name: Name, rollout_id: RolloutIdText, limit: Entries = 50
+) -> History:
+    """List what was decided in one rollout, newest first."""
+    decided = await verbs.rollout_decisions(name, RolloutId(rollout_id), limit=limit)
+    return History(items=all_shown(decided, HistoryView))
+
+
 @changes("/v1/deployments/{name:str}/rollout/abort", HttpMethod.POST)
 async def abort_rollout(verbs: Asked, name: Name, by: GivenBy) -> Response[DeploymentView]:
     """Turn the rollout in flight back; repeating it changes nothing."""
@@ -194,6 +210,8 @@ HANDLERS: Final = (
     add_revision,
     activate_revision,
     list_rollouts,
+    rollout_progress,
+    rollout_decisions,
     abort_rollout,
     deployment_history,
     register_route,

@@ -31,6 +31,11 @@ RouteIdText = Annotated[
     Parameter(pattern="^[!-~]{1,64}$", description="The route's id."),
 ]
 
+RolloutIdText = Annotated[
+    str,
+    Parameter(pattern="^[!-~]{1,64}$", description="The rollout's id."),
+]
+
 
 class By(TypedDict):
     """Who wants a change, why, and at which version."""

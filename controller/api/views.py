@@ -55,6 +55,8 @@ class RolloutView(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     outcome: Outcome | None
     ended_at_ms: int | None
+    paused_at_ms: int | None
+    promote_asked: bool
     message: str
 
 
@@ -75,6 +77,8 @@ class DeploymentView(msgspec.Struct, frozen=True, kw_only=True):
     rollout: RolloutView | None
     version: int
     phase_entered_at_ms: int
+    kept: RevisionView | None
+    kept_until_ms: int | None
     forced_until_ms: int | None
 
 
@@ -114,6 +118,7 @@ class HistoryView(msgspec.Struct, frozen=True, kw_only=True):
     to_state: str
     result: str
     error_code: str
+    rule: str | None
     message: str
     attempts: int
     epoch: int | None

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import Table, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql import ColumnElement
 
 from controller.db.bulk import chunks, insert_rows
 from controller.db.session import Write
@@ -184,13 +185,22 @@ async def history_of(
     connection: AsyncConnection, subject: DeploymentId | RouteId, *, limit: int
 ) -> tuple[HistoryEntry, ...]:
     """Return the newest entries of one deployment (without its routes) or route, newest first."""
+    return await _entries(connection, history.c.subject == subject, limit=limit)
+
+
+async def rollout_history(
+    connection: AsyncConnection, deployment_id: DeploymentId, rollout_id: RolloutId, *, limit: int
+) -> tuple[HistoryEntry, ...]:
+    """Return what was decided in one rollout, without its routes, newest first."""
+    decided = (history.c.subject == deployment_id, history.c.rollout_id == rollout_id)
+    return await _entries(connection, *decided, limit=limit)
+
+
+async def _entries(
+    connection: AsyncConnection, *conditions: ColumnElement[bool], limit: int
+) -> tuple[HistoryEntry, ...]:
     columns = [history.c[field.name] for field in fields(HistoryEntry)]
-    newest = (
-        select(*columns)
-        .where(history.c.subject == subject)
-        .order_by(history.c.id.desc())
-        .limit(limit)
-    )
+    newest = select(*columns).where(*conditions).order_by(history.c.id.desc()).limit(limit)
     return tuple(HistoryEntry(**row) for row in (await connection.execute(newest)).mappings())
 
 

@@ -9,12 +9,14 @@ from controller.db.audit import AuditEntry, audit_of
 from controller.db.deployments import find_deployments, numbered, revisions_of
 from controller.db.history import HistoryEntry, history_of
 from controller.db.named import living
+from controller.db.progress import decisions_of, progress_of
 from controller.db.rollouts import rollouts_of
 from controller.db.rows import route_of, select_routes
 from controller.db.session import Database
 from controller.db.tables import LIVE, routes
 from controller.errors import NotFound
-from controller.model import Deployment, Revision, Rollout, Route, RouteId
+from controller.model import Deployment, Revision, Rollout, RolloutId, Route, RouteId
+from controller.rollout.progress import Progress
 
 
 class Reads:
@@ -64,6 +66,27 @@ class Reads:
         async with self._database.read() as connection:
             found = await living(connection, name)
             return await rollouts_of(connection, found.id, limit=limit)
+
+    async def rollout_progress(self, name: str) -> Progress:
+        """Return how far the rollout in flight is, or how the last one ended.
+
+        Raises:
+            NotFound: if there is no such deployment, or it has had no rollout.
+        """
+        async with self._database.read() as connection:
+            return await progress_of(connection, await living(connection, name))
+
+    async def rollout_decisions(
+        self, name: str, rollout_id: RolloutId, *, limit: int = 50
+    ) -> tuple[HistoryEntry, ...]:
+        """Return what was decided in one rollout, newest first.
+
+        Raises:
+            NotFound: if there is no such deployment, or it has had no such rollout.
+        """
+        async with self._database.read() as connection:
+            found = await living(connection, name)
+            return await decisions_of(connection, found, rollout_id, limit=limit)
 
     async def list_routes(self, name: str | None = None) -> tuple[Route, ...]:
         """Return the routes that are not terminal, of one deployment or of all, oldest first.

@@ -11,7 +11,7 @@ from controller.client import ApiClient
 from controller.db.session import Database
 from controller.errors import InvalidInput
 from controller.service import Service
-from tests.contract import test_rollout_verbs, test_service
+from tests.contract import test_rollout_progress, test_rollout_verbs, test_service
 from tests.fakes.api import TOKENS, an_api, asking, tokens_file
 from tests.fakes.verbs import apply_demo
 
@@ -81,3 +81,6 @@ class TestActivate(test_rollout_verbs.TestActivate): ...
 
 
 class TestAbort(test_rollout_verbs.TestAbort): ...
+
+
+class TestProgress(test_rollout_progress.TestProgress): ...

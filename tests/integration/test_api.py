@@ -62,7 +62,7 @@ def ways(app: Litestar) -> Iterator[tuple[str, str, Role | None]]:
             if methods == {HttpMethod.OPTIONS}:  # litestar's own: tells the methods
                 continue
             for method in methods:
-                path = route.path_format.format(name="demo", route_id="r", number=1)
+                path = route.path_format.format(name="demo", route_id="r", rollout_id="r", number=1)
                 yield method.value, path, handler.opt[ROLE]
 
 
