@@ -20,8 +20,7 @@ from controller.db.deployments import (
     revisions_of,
 )
 from controller.db.named import OPERATOR, changeable, living, to_change
-from controller.db.rollouts import rollouts_of
-from controller.db.route_verbs import RouteVerbs
+from controller.db.rollout_verbs import RolloutVerbs
 from controller.db.rows import settings_values
 from controller.db.session import Database
 from controller.definition.deployment_file import REPLICAS_MAX
@@ -31,12 +30,10 @@ from controller.model import (
     Deployment,
     Health,
     Lifecycle,
-    Outcome,
     Policy,
     Revision,
     RevisionSpec,
     Rollout,
-    SubStep,
 )
 from controller.model_folder import ModelFolders
 from controller.rollout import strategies
@@ -47,7 +44,7 @@ FORCE_MAX_S: Final = 3600
 """Nobody answers for a fleet longer than he looks at it."""
 
 
-class Service(RouteVerbs):
+class Service(RolloutVerbs):
     """The verbs, on one database. All raise DatabaseUnreachable when it does not answer.
 
     A verb given an `expected_version` raises Stale when the deployment is at another one.
@@ -259,34 +256,6 @@ class Service(RouteVerbs):
                 detail={"number": number},
             )
             return await activation.activate(write, seen, revision, actor=actor)
-
-    async def abort(
-        self,
-        name: str,
-        *,
-        actor: str = OPERATOR,
-        reason: str = "",
-        expected_version: int | None = None,
-    ) -> Deployment:
-        """Turn the rollout in flight back; repeating it changes nothing.
-
-        A deployment that never had a current revision is destroyed instead (R-39).
-
-        Raises:
-            NotFound: if there is no such deployment.
-            Conflict: if there is no rollout to abort.
-        """
-        message = f"{actor} aborted it" + (f": {reason}" if reason else "")
-        async with self._database.write(epoch=None) as write:
-            seen = await to_change(write, name, expected_version=expected_version)
-            if seen.rollout is None:
-                newest = await rollouts_of(write.connection, seen.id, limit=1)
-                if not newest or newest[0].outcome is not Outcome.ABORTED:
-                    raise Conflict(f"deployment {name!r} has no rollout in flight to abort")
-            elif seen.sub_step is not SubStep.ROLLING_BACK:
-                await activation.abort(write, seen, seen.rollout, message=message)
-                await note_verb(write, "abort", actor=actor, reason=reason, deployment_id=seen.id)
-            return await living(write.connection, name)
 
 
 def _check_replicas(replicas: int) -> None:

@@ -4,6 +4,8 @@ Used by `controller.service`, inside its transaction. Each moves the deployment 
 guarded, together with the rollout's row and the history.
 """
 
+from typing import Final
+
 from sqlalchemy import select
 
 from controller.db.deployments import move_deployment
@@ -14,6 +16,8 @@ from controller.db.tables import GONE, deployments, rollouts
 from controller.errors import Conflict
 from controller.model import Deployment, Lifecycle, Outcome, Revision, Rollout, SubStep
 
+_NOTHING_KEPT: Final = {"kept_revision_id": None, "kept_until_ms": None}
+
 
 async def was_tried(write: Write, revision: Revision) -> bool:
     """Tell whether a rollout of `revision` was ever begun."""
@@ -21,14 +25,26 @@ async def was_tried(write: Write, revision: Revision) -> bool:
     return (await write.connection.execute(begun)).first() is not None
 
 
-async def activate(write: Write, seen: Deployment, revision: Revision, *, actor: str) -> Rollout:
+async def activate(
+    write: Write,
+    seen: Deployment,
+    revision: Revision,
+    *,
+    actor: str,
+    category: str = "activate",
+    did: str = "",
+    promotes: bool = False,
+) -> Rollout:
     """Begin a rollout of `revision`; one in flight ends as SUPERSEDED in the same moment.
+
+    What was kept to switch back to is kept no longer: it is used, or leaves. With `promotes` no
+    operator is asked again once the revision is ready.
 
     Raises:
         Conflict: if the revision is current or on its way already, or the deployment is going.
     """
     _refuse_pointless(seen, revision)
-    message = f"{actor} activated revision {revision.number}"
+    message = did or f"{actor} activated revision {revision.number}"
     if seen.rollout is not None:
         await end_rollout(
             write,
@@ -36,7 +52,7 @@ async def activate(write: Write, seen: Deployment, revision: Revision, *, actor:
             outcome=Outcome.SUPERSEDED,
             message=f"superseded: {message}",
         )
-    rollout = await begin_rollout(write, seen, revision, actor=actor)
+    rollout = await begin_rollout(write, seen, revision, actor=actor, promotes=promotes)
     await move_deployment(
         write,
         seen,
@@ -45,6 +61,7 @@ async def activate(write: Write, seen: Deployment, revision: Revision, *, actor:
             "sub_step": SubStep.PROVISIONING.value,
             "deploying_revision_id": revision.id,
             "rollout_id": rollout.id,
+            **_NOTHING_KEPT,
         },
         conditions=(deployments.c.lifecycle.not_in(GONE),),
         enters_phase=True,
@@ -52,7 +69,7 @@ async def activate(write: Write, seen: Deployment, revision: Revision, *, actor:
     await record(
         write,
         seen,
-        category="activate",
+        category=category,
         message=message,
         to_state=f"{Lifecycle.DEPLOYING}/{SubStep.PROVISIONING}",
         rollout=rollout,
@@ -74,10 +91,12 @@ def _refuse_pointless(seen: Deployment, revision: Revision) -> None:
         )
 
 
-async def abort(write: Write, seen: Deployment, rollout: Rollout, *, message: str) -> None:
+async def abort(
+    write: Write, seen: Deployment, rollout: Rollout, *, message: str, category: str = "abort"
+) -> None:
     """Turn a rollout back; with nothing to go back to, the deployment goes (R-39)."""
     if seen.current is None:
-        await destroy(write, seen, category="abort", message=message)
+        await destroy(write, seen, category=category, message=message)
         return
     await ask_abort(write, rollout.id, message=message)
     await move_deployment(
@@ -93,7 +112,7 @@ async def abort(write: Write, seen: Deployment, rollout: Rollout, *, message: st
     await record(
         write,
         seen,
-        category="abort",
+        category=category,
         message=message,
         to_state=f"{Lifecycle.DEPLOYING}/{SubStep.ROLLING_BACK}",
     )
@@ -111,6 +130,7 @@ async def destroy(write: Write, seen: Deployment, *, category: str, message: str
             "sub_step": None,
             "deploying_revision_id": None,
             "rollout_id": None,
+            **_NOTHING_KEPT,
         },
         conditions=(deployments.c.lifecycle.not_in(GONE),),
         enters_phase=True,

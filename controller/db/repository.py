@@ -13,10 +13,11 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.sql import ColumnElement
 
 from controller.db import evictions, history, holds
-from controller.db.bulk import insert_rows, move_routes
-from controller.db.change import applied, changes_anything
+from controller.db.bulk import insert_rows
+from controller.db.change import changes_anything
 from controller.db.deployments import ALIVE, move_deployment
-from controller.db.history import Event, HistoryEntry
+from controller.db.history import HistoryEntry
+from controller.db.moving import write_changes
 from controller.db.readable import readable
 from controller.db.rollouts import end_rollout
 from controller.db.rows import (
@@ -181,7 +182,7 @@ class Repository:
             return Applied(applied=0, lost=())
 
         async def work(write: Write) -> Sequence[RouteId]:
-            lost = await _write_changes(write, wanted)
+            lost = await write_changes(write, wanted)
             await history.write_notes(write, notes)
             return lost
 
@@ -199,7 +200,7 @@ class Repository:
             return Applied(applied=0, lost=())
         async with self._database.write(epoch=epoch) as write:
             admitted = await evictions.admit(write, wanted)
-            changed = await _write_changes(write, [each.change for each in admitted])
+            changed = await write_changes(write, [each.change for each in admitted])
             done = [each for each in admitted if each.change.route.id not in changed]
             await evictions.record(write, done)
         return Applied(applied=len(done), lost=evictions.lost_of(wanted, done))
@@ -236,7 +237,7 @@ async def _write_decision(write: Write, decision: Decision) -> None:
     seen = decision.deployment
     if decision.create or decision.routes or decision.change:
         await _write_deployment(write, decision)
-    lost = await _write_changes(
+    lost = await write_changes(
         write, [change for change in decision.routes if changes_anything(change)]
     )
     if lost:
@@ -255,28 +256,6 @@ def _oldest_clock(found: Iterable[Deployment], seen: Iterable[Route]) -> int | N
     rollouts = [each.rollout.started_at_ms for each in found if each.rollout is not None]
     warming = [each.entered_at_ms for each in seen if each.stage is Stage.WARMING_UP]
     return min(rollouts + warming, default=None)
-
-
-async def _write_changes(write: Write, changes: Sequence[RouteChange]) -> list[RouteId]:
-    """Write changes with their history; return the routes that were not as seen."""
-    # The first counts: a second change of the same route in one batch loses.
-    first = {change.route.id: change for change in reversed(changes)}
-    moves = {
-        route_id: (change.route.version, applied(change, now_ms=write.now_ms))
-        for route_id, change in first.items()
-    }
-    written = await move_routes(write.connection, moves)
-    events: list[Event] = []
-    lost: list[RouteId] = []
-    for change in changes:
-        route_id = change.route.id
-        if first[route_id] is change and route_id in written:
-            after = moves[route_id][1]
-            events.append(history.route_changed(change, after, rollout_id=written[route_id]))
-        else:
-            lost.append(route_id)
-    await history.write_events(write, events)
-    return lost
 
 
 async def _write_creations(write: Write, decision: Decision) -> None:

@@ -9,17 +9,20 @@ import uuid
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from controller.db.rows import encode, rollout_of
+from controller.db.rows import Values, encode, rollout_of
 from controller.db.session import Write
-from controller.db.tables import rollouts
+from controller.db.tables import history, rollouts
 from controller.errors import Conflict
 from controller.model import Deployment, DeploymentId, Outcome, Revision, Rollout, RolloutId
 
 
 async def begin_rollout(
-    write: Write, deployment: Deployment, revision: Revision, *, actor: str
+    write: Write, deployment: Deployment, revision: Revision, *, actor: str, promotes: bool = False
 ) -> Rollout:
-    """Write a new rollout with the policy as it is now; its deadline starts here."""
+    """Write a new rollout with the policy as it is now; its deadline starts here.
+
+    With `promotes` an operator has promoted it by beginning it.
+    """
     timeout_ms = int(deployment.policy.rollout_timeout_s * 1000)
     rollout = Rollout(
         id=RolloutId(str(uuid.uuid4())),
@@ -30,6 +33,7 @@ async def begin_rollout(
         started_at_ms=write.now_ms,
         deadline_at_ms=write.now_ms + timeout_ms,
         actor=actor,
+        promote_asked=promotes,
     )
     row = {
         "id": rollout.id,
@@ -40,6 +44,7 @@ async def begin_rollout(
         "started_at_ms": rollout.started_at_ms,
         "deadline_at_ms": rollout.deadline_at_ms,
         "actor": rollout.actor,
+        "promote_asked_at_ms": write.now_ms if promotes else None,
         "message": rollout.message,
     }
     await write.connection.execute(insert(rollouts), [row])
@@ -69,13 +74,50 @@ async def end_rollout(
 
 async def ask_abort(write: Write, rollout_id: RolloutId, *, message: str) -> None:
     """Write that a rollout in flight shall end as ABORTED, once it has rolled back."""
-    asking = (
+    values = {"outcome": Outcome.ABORTED.value, "message": message, "paused_at_ms": None}
+    await change_rollout(write, rollout_id, values)
+
+
+async def change_rollout(write: Write, rollout_id: RolloutId, values: Values) -> None:
+    """Write to a rollout in flight.
+
+    Raises:
+        Conflict: if it has ended.
+    """
+    changing = (
         update(rollouts)
         .where(rollouts.c.id == rollout_id, rollouts.c.ended_at_ms.is_(None))
-        .values(outcome=Outcome.ABORTED.value, message=message)
+        .values(values)
     )
-    if (await write.connection.execute(asking)).rowcount != 1:
+    if (await write.connection.execute(changing)).rowcount != 1:
         raise Conflict(f"rollout {rollout_id} has ended already; look at the deployment again")
+
+
+async def newest_promoted(
+    connection: AsyncConnection, deployment_id: DeploymentId
+) -> Rollout | None:
+    """Return the rollout that made the current revision current; None where none did."""
+    query = (
+        select(rollouts)
+        .where(
+            rollouts.c.deployment_id == deployment_id,
+            rollouts.c.outcome == Outcome.PROMOTED.value,
+        )
+        .order_by(rollouts.c.ended_at_ms.desc(), rollouts.c.started_at_ms.desc())
+        .limit(1)
+    )
+    row = (await connection.execute(query)).mappings().one_or_none()
+    return None if row is None else rollout_of(row)
+
+
+async def was_begun_by(write: Write, rollout: Rollout, *, category: str) -> bool:
+    """Tell whether the history has a rollout begin by a verb other than `activate`."""
+    rows = select(history.c.id).where(
+        history.c.subject == rollout.deployment_id,
+        history.c.category == category,
+        history.c.rollout_id == rollout.id,
+    )
+    return (await write.connection.execute(rows.limit(1))).first() is not None
 
 
 async def rollouts_of(
