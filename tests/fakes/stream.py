@@ -48,6 +48,11 @@ class Table:
         """Return those that get any traffic."""
         return [target for target in self.targets if target.weight > 0]
 
+    @property
+    def routes(self) -> set[str]:
+        """Return the routes that get any traffic."""
+        return {target.route_id for target in self.serving}
+
 
 @dataclass(slots=True)
 class Stream:
@@ -57,8 +62,6 @@ class Stream:
     """Of the bus, with text for replies; its stubs cannot tell."""
     rate_per_s: float
     sent: int = 0
-    answered: Counter[str] = field(default_factory=Counter)
-    """By route."""
     failures: Counter[str] = field(default_factory=Counter)
     """By reason."""
     told: list[str] = field(default_factory=list)
@@ -66,6 +69,7 @@ class Stream:
     tables: list[Table] = field(default_factory=list)
     """Every version that was followed, in order."""
     slowest_s: float = 0.0
+    _sent_before: int = 0
     _seen_at: float = 0.0
     _last_id: str = "0-0"
     _looked: bool = False
@@ -80,16 +84,31 @@ class Stream:
     @property
     def serving(self) -> set[str]:
         """Return which routes get traffic now."""
-        return {target.route_id for target in self.tables[-1].serving} if self.tables else set()
+        return self.tables[-1].routes if self.tables else set()
+
+    @property
+    def ever(self) -> set[str]:
+        """Return every route that got traffic in any version."""
+        return {route for table in self.tables for route in table.routes}
+
+    @property
+    def fewest(self) -> int:
+        """Return with how few routes it ever had to do."""
+        return min(len(table.routes) for table in self.tables)
+
+    def begin(self) -> None:
+        """Begin the figures anew; failures stay."""
+        del self.tables[:-1]
+        self._sent_before, self.slowest_s = self.sent, 0.0
 
     def figures(self) -> dict[str, object]:
         """Return what was counted, for people."""
         return {
-            "requests": self.sent,
+            "requests": self.sent - self._sent_before,
             "failed": self.failed,
             "reasons": dict(self.failures),
             "tables": len(self.tables),
-            "fewest_routes": min(len(table.serving) for table in self.tables),
+            "fewest_routes": self.fewest,
             "slowest_s": round(self.slowest_s, 3),
         }
 
@@ -139,8 +158,6 @@ class Stream:
         status = head.partition(b"\r\n")[0].decode()
         if status != "HTTP/1.1 200 OK" or body.decode() != target.route_id:
             self._fail(status or "closed without an answer", f"{target}: {body!r}")
-            return
-        self.answered[target.route_id] += 1
 
     def _fail(self, reason: str, text: str) -> None:
         self.failures[reason] += 1
