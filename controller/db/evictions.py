@@ -6,14 +6,14 @@ is counted here over what every leader did, so that a change of leaders does not
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import func, insert, select
 
 from controller.db.bulk import chunks
 from controller.db.session import Write
 from controller.db.tables import deployments, evictions
-from controller.model import DeploymentId, RouteId
+from controller.model import Deployment, DeploymentId, RouteId
 from controller.route.evict import HEALTH_POLICY, Eviction
 from controller.route.guard.budget import WINDOW_MS
 
@@ -23,15 +23,29 @@ Pointers = tuple[str | None, str | None, str]
 async def admit(write: Write, wanted: Sequence[Eviction]) -> tuple[Eviction, ...]:
     """Return those that still may happen; keeps their deployments as they are until the end."""
     pointers = await _pointers(write, {each.deployment.id for each in wanted})
-    spent = await _spent(write)
+    return choose(wanted, pointers, await _spent(write), now_ms=write.now_ms)
+
+
+def choose(
+    wanted: Sequence[Eviction],
+    pointers: Mapping[DeploymentId, Pointers],
+    spent: Counter[DeploymentId],
+    *,
+    now_ms: int,
+) -> tuple[Eviction, ...]:
+    """Return those whose deployment points where it did, within budget and on fresh evidence.
+
+    `spent` are the health evictions of the last minute.
+    """
+    left = Counter(spent)
     admitted: list[Eviction] = []
     for each in wanted:
-        if pointers.get(each.deployment.id) != _pointers_seen(each):
+        if pointers.get(each.deployment.id) != pointers_of(each.deployment):
             continue
         if each.change.error_code == HEALTH_POLICY:
-            if not _in_budget(each, spent) or not _still_fresh(each, now_ms=write.now_ms):
+            if not _in_budget(each, left) or not _still_fresh(each, now_ms=now_ms):
                 continue
-            spent[each.deployment.id] += 1
+            left[each.deployment.id] += 1
         admitted.append(each)
     return tuple(admitted)
 
@@ -63,12 +77,13 @@ def _still_fresh(each: Eviction, *, now_ms: int) -> bool:
     return each.age_ms + max(0, now_ms - each.decided_at_ms) <= each.age_max_ms
 
 
-def _pointers_seen(each: Eviction) -> Pointers:
-    current, deploying = each.deployment.current, each.deployment.deploying
+def pointers_of(deployment: Deployment) -> Pointers:
+    """Return what of a deployment an eviction rests on."""
+    current, deploying = deployment.current, deployment.deploying
     return (
         None if current is None else current.id,
         None if deploying is None else deploying.id,
-        each.deployment.lifecycle.value,
+        deployment.lifecycle.value,
     )
 
 

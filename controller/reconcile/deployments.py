@@ -5,7 +5,7 @@ is chance: ids for new replicas.
 """
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -21,6 +21,10 @@ def fresh_ids() -> Iterator[RouteId]:
     """Yield ids nobody has used."""
     while True:
         yield RouteId(str(uuid.uuid4()))
+
+
+Fresh = Callable[[], Iterator[RouteId]]
+"""What ids come from."""
 
 
 class _OfLifecycle(DeploymentHandler):
@@ -39,6 +43,10 @@ class Deploying(_OfLifecycle):
     name = "deploying"
     lifecycle = Lifecycle.DEPLOYING
 
+    def __init__(self, schedule: Schedule, *, fresh: Fresh = fresh_ids) -> None:
+        super().__init__(schedule)
+        self._fresh = fresh
+
     def decide(
         self, world: World, deployment: Deployment, routes: Sequence[Route]
     ) -> Decision | None:
@@ -49,7 +57,7 @@ class Deploying(_OfLifecycle):
             routes,
             world.snapshot.now_ms,
             failed=world.snapshot.failed_counts.get(rollout.id, 0) if rollout else 0,
-            fresh=fresh_ids(),
+            fresh=self._fresh(),
             held=world.frozen(deployment.id),
             still=partial(_stood_still, world, deployment.id),
         )
@@ -66,9 +74,12 @@ class CheckReplicas(_OfLifecycle):
     name = scale.CATEGORY
     lifecycle = Lifecycle.READY
 
-    def __init__(self, schedule: Schedule, failures: Failures) -> None:
+    def __init__(
+        self, schedule: Schedule, failures: Failures, *, fresh: Fresh = fresh_ids
+    ) -> None:
         super().__init__(schedule)
         self._read = failures
+        self._fresh = fresh
         self._failures: Mapping[DeploymentId, Sequence[Failure]] = {}
 
     async def look(self, world: World, routes: Mapping[DeploymentId, Sequence[Route]]) -> None:
@@ -83,7 +94,7 @@ class CheckReplicas(_OfLifecycle):
         """Create what is missing, but not in vain; drain what is too much."""
         failures = self._failures.get(deployment.id, ())
         wait = back_off(failures, now_ms=world.snapshot.now_ms)
-        return scale.step(deployment, routes, fresh=fresh_ids(), wait=wait)
+        return scale.step(deployment, routes, fresh=self._fresh(), wait=wait)
 
 
 class Destroying(_OfLifecycle):
