@@ -1,0 +1,1 @@
+"""The real coordinator and the real rules in virtual time, over adapters that live in memory."""

@@ -1,0 +1,215 @@
+"""What operators ask for, written into rows in memory as the service writes it into SQL.
+
+Each verb is one transaction. Refusals are the service's: a Conflict is an answer, not an error of
+the simulation.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from controller.db.history import Event, deployment_state
+from controller.errors import Conflict, NotFound
+from controller.model import (
+    Deployment,
+    DeploymentId,
+    Health,
+    Lifecycle,
+    Outcome,
+    Policy,
+    Revision,
+    RevisionId,
+    RevisionSpec,
+    Rollout,
+    RolloutId,
+    SubStep,
+)
+from controller.simulate.rows import Rows, Write
+
+_GOING = (Lifecycle.DESTROYING, Lifecycle.DESTROYED)
+_BY = "the scenario"
+
+
+class MemoryVerbs:
+    """The verbs, on `Rows`; `fresh` makes ids."""
+
+    def __init__(self, rows: Rows, fresh: Callable[[], str]) -> None:
+        self._rows = rows
+        self._fresh = fresh
+
+    def apply(self, name: str, *, replicas: int, policy: Policy) -> Deployment:
+        """Create a deployment, or change its count and policy."""
+        with self._rows.write(epoch=None) as write:
+            seen = self._rows.deployment(name)
+            if seen is not None:
+                _refuse_going(seen)
+                after = write.move(seen, replicas=replicas, policy=policy, desired_replicas=None)
+                _record(write, seen, "apply", f"{_BY} changed it")
+                return after
+            made = Deployment(
+                id=DeploymentId(self._fresh()),
+                name=name,
+                lifecycle=Lifecycle.PENDING,
+                sub_step=None,
+                replicas=replicas,
+                desired_replicas=None,
+                policy=policy,
+                cleanup_target_statuses=frozenset({Health.UNHEALTHY}),
+                current=None,
+                deploying=None,
+                rollout=None,
+                version=1,
+                phase_entered_at_ms=write.now_ms,
+            )
+            write.tables.deployments[made.id] = made
+            _record(write, made, "apply", f"{_BY} created it")
+        return made
+
+    def add_revision(self, name: str, spec: RevisionSpec) -> Revision:
+        """Add a revision under the next number."""
+        with self._rows.write(epoch=None) as write:
+            seen = self._changeable(name)
+            known = write.tables.revisions.get(seen.id, ())
+            revision = Revision(
+                id=RevisionId(self._fresh()),
+                deployment_id=seen.id,
+                number=len(known) + 1,
+                spec=spec,
+                definition=None,
+            )
+            write.tables.revisions[seen.id] = (*known, revision)
+            _record(write, seen, "add_revision", f"{_BY} added revision {revision.number}")
+        return revision
+
+    def activate(self, name: str, revision: Revision) -> Rollout:
+        """Begin a rollout of `revision`; one in flight ends as SUPERSEDED in the same moment."""
+        with self._rows.write(epoch=None) as write:
+            seen = self._changeable(name)
+            _refuse_pointless(seen, revision)
+            message = f"{_BY} activated revision {revision.number}"
+            if seen.rollout is not None:
+                write.end_rollout(
+                    seen.rollout.id, outcome=Outcome.SUPERSEDED, message=f"superseded: {message}"
+                )
+            rollout = self._rollout(write, seen, revision)
+            write.tables.rollouts[rollout.id] = rollout
+            write.move(
+                seen,
+                enters_phase=True,
+                lifecycle=Lifecycle.DEPLOYING,
+                sub_step=SubStep.PROVISIONING,
+                deploying=revision,
+                rollout=rollout,
+                kept=None,
+                kept_until_ms=None,
+            )
+            to = f"{Lifecycle.DEPLOYING}/{SubStep.PROVISIONING}"
+            _record(write, seen, "activate", message, to_state=to, rollout=rollout)
+        return rollout
+
+    def _rollout(self, write: Write, seen: Deployment, revision: Revision) -> Rollout:
+        return Rollout(
+            id=RolloutId(self._fresh()),
+            deployment_id=seen.id,
+            revision_id=revision.id,
+            from_revision_id=None if seen.current is None else seen.current.id,
+            policy=seen.policy,
+            started_at_ms=write.now_ms,
+            deadline_at_ms=write.now_ms + int(seen.policy.rollout_timeout_s * 1000),
+            actor=_BY,
+        )
+
+    def scale(self, name: str, replicas: int) -> None:
+        """Want another count of replicas."""
+        with self._rows.write(epoch=None) as write:
+            seen = self._changeable(name)
+            if seen.target_count != replicas:
+                write.move(seen, desired_replicas=replicas)
+                what = f"{_BY} scaled from {seen.target_count} to {replicas}"
+                _record(write, seen, "scale", what)
+
+    def abort(self, name: str) -> None:
+        """Turn the rollout in flight back."""
+        with self._rows.write(epoch=None) as write:
+            seen = self._changeable(name)
+            if seen.rollout is None:
+                raise Conflict(f"deployment {name!r} has no rollout in flight to abort")
+            if seen.sub_step is SubStep.ROLLING_BACK:
+                return
+            message = f"{_BY} aborted it"
+            if seen.current is None:
+                _destroy(write, seen, "abort", message)
+                return
+            known = write.tables.rollouts[seen.rollout.id]
+            asked = replace(known, outcome=Outcome.ABORTED, message=message, paused_at_ms=None)
+            write.tables.rollouts[known.id] = asked
+            write.move(seen, enters_phase=True, sub_step=SubStep.ROLLING_BACK)
+            to = f"{Lifecycle.DEPLOYING}/{SubStep.ROLLING_BACK}"
+            _record(write, seen, "abort", message, to_state=to)
+
+    def delete(self, name: str) -> None:
+        """Let a deployment go."""
+        with self._rows.write(epoch=None) as write:
+            seen = self._rows.deployment(name)
+            if seen is None:
+                raise NotFound(f"there is no deployment {name!r}")
+            if seen.lifecycle is not Lifecycle.DESTROYING:
+                _destroy(write, seen, "delete", f"{_BY} deleted it")
+
+    def _changeable(self, name: str) -> Deployment:
+        seen = self._rows.deployment(name)
+        if seen is None:
+            raise NotFound(f"there is no deployment {name!r}")
+        _refuse_going(seen)
+        return seen
+
+
+def _refuse_going(seen: Deployment) -> None:
+    if seen.lifecycle in _GOING:
+        raise Conflict(f"deployment {seen.name!r} is being deleted; wait until it is gone")
+
+
+def _refuse_pointless(seen: Deployment, revision: Revision) -> None:
+    if seen.current is not None and seen.current.id == revision.id:
+        raise Conflict(f"revision {revision.number} of {seen.name!r} is current already")
+    on_its_way = seen.deploying is not None and seen.deploying.id == revision.id
+    if on_its_way and seen.sub_step is not SubStep.ROLLING_BACK:
+        raise Conflict(f"revision {revision.number} of {seen.name!r} is on its way already")
+
+
+def _destroy(write: Write, seen: Deployment, category: str, message: str) -> None:
+    if seen.rollout is not None:
+        write.end_rollout(seen.rollout.id, outcome=Outcome.ABORTED, message=message)
+    write.move(
+        seen,
+        enters_phase=True,
+        lifecycle=Lifecycle.DESTROYING,
+        sub_step=None,
+        deploying=None,
+        rollout=None,
+        kept=None,
+        kept_until_ms=None,
+    )
+    _record(write, seen, category, message, to_state=Lifecycle.DESTROYING.value)
+
+
+def _record(
+    write: Write,
+    seen: Deployment,
+    category: str,
+    message: str,
+    *,
+    to_state: str | None = None,
+    rollout: Rollout | None = None,
+) -> None:
+    """Write what a person did to a deployment."""
+    state, around = deployment_state(seen), rollout or seen.rollout
+    event = Event(
+        deployment_id=seen.id,
+        rollout_id=None if around is None else around.id,
+        category=category,
+        phase=state,
+        from_state=state,
+        to_state=to_state or state,
+        message=message,
+    )
+    write.write_events([event])
