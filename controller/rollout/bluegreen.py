@@ -18,7 +18,7 @@ from controller.model import (
 from controller.rollout import endings
 from controller.rollout.counting import Bounds
 from controller.rollout.cycle import Cycle
-from controller.rollout.moves import category, enter, move, wait
+from controller.rollout.moves import category, enter, move, serve, wait
 from controller.rollout.replicas import drain
 from controller.rollout.rules import BACK, EXPIRED, FAILED, PAUSED, WAIT
 from controller.rollout.table import Ending, Rule, Strategy
@@ -40,6 +40,15 @@ def missing(cycle: Cycle) -> int:
         return 0
     room = bounds.max_total - len(counted.wanted) - len(counted.others)
     return max(0, min(room, bounds.target - len(counted.wanted)))
+
+
+def surplus(cycle: Cycle) -> tuple[Route, ...]:
+    """Return the blues beyond the target that take the room of greens: it was scaled in."""
+    counted, bounds = cycle.counted, cycle.bounds
+    full = len(counted.wanted) + len(counted.others) >= bounds.max_total
+    if cycle.spent or not full or len(counted.wanted) >= bounds.target:
+        return ()
+    return counted.others[: max(0, len(counted.others) - bounds.target)]
 
 
 def all_ready(cycle: Cycle) -> bool:
@@ -80,7 +89,7 @@ def promote(cycle: Cycle) -> Decision:
     greens = [serve(cycle, green, 1.0) for green in cycle.counted.wanted if green.ready]
     blues = cycle.counted.others
     why = f"revision {cycle.wanted.number} serves instead"
-    kept = [blue for blue in blues if keep_for_s and blue.ready]
+    kept = [blue for blue in cycle.before if keep_for_s and blue.ready]
     gone = [blue for blue in blues if blue not in kept]
     return replace(
         promoted,
@@ -90,18 +99,6 @@ def promote(cycle: Cycle) -> Decision:
             *(idle(cycle, blue, f"{why}; kept for {keep_for_s:g} s") for blue in kept),
             *drain(gone, category=endings.FORWARD, message=why),
         ),
-    )
-
-
-def serve(cycle: Cycle, route: Route, ratio: float) -> RouteChange:
-    """Give a route its share of the traffic."""
-    return RouteChange(
-        route=route,
-        category=category(cycle),
-        message=f"gets {ratio:.0%} of the traffic: {cycle.state}",
-        status=RouteStatus.RUNNING,
-        traffic=Traffic.ACTIVE,
-        traffic_ratio=ratio,
     )
 
 
@@ -130,6 +127,12 @@ CREATE: Final = Rule(
     when=lambda cycle: missing(cycle) > 0,
     then=lambda cycle: move(cycle, count=missing(cycle), gone=()),
     phases=frozenset({SubStep.PROVISIONING, SubStep.PROGRESSING, SubStep.AWAITING_PROMOTION}),
+)
+TRIM: Final = Rule(
+    name="make_room",
+    says="drains blues beyond the target count, where greens have no room",
+    when=lambda cycle: bool(surplus(cycle)),
+    then=lambda cycle: move(cycle, count=0, gone=surplus(cycle)),
 )
 RELAPSED: Final = Rule(
     name="relapsed",
@@ -179,7 +182,6 @@ BLUE_GREEN: Final = Strategy(
     bounds=bounds_of,
     forward=(
         PAUSED,
-        AWAIT,
         Rule(
             name="promote",
             says="all greens are ready: they get all traffic, the blues none, in one transaction",
@@ -191,9 +193,11 @@ BLUE_GREEN: Final = Strategy(
         ),
         EXPIRED,
         FAILED,
+        AWAIT,
         RELAPSED,
         STILL_AWAIT,
         CREATE,
+        TRIM,
         BEGUN,
         DELAY,
         WAIT,

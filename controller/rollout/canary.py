@@ -9,9 +9,9 @@ from typing import Final
 
 from controller.model import Decision, Policy, Route, RouteStatus, SubStep, Traffic, WeightStep
 from controller.rollout import bluegreen
-from controller.rollout.bluegreen import all_ready, awaits_operator, delay_left_ms, idle, serve
+from controller.rollout.bluegreen import all_ready, awaits_operator, delay_left_ms, idle
 from controller.rollout.cycle import Cycle
-from controller.rollout.moves import enter, shifted, wait
+from controller.rollout.moves import enter, serve, shifted, wait
 from controller.rollout.rules import BACK, EXPIRED, FAILED, PAUSED, WAIT
 from controller.rollout.table import Ending, Rule, Strategy
 
@@ -29,7 +29,9 @@ def steps_done(cycle: Cycle) -> int:
 
 
 def next_step(cycle: Cycle) -> WeightStep | None:
-    """Return the step that comes next; None after the last."""
+    """Return the step that comes next; None after the last, and where nothing gets traffic."""
+    if not cycle.bounds.target:
+        return None
     done = steps_done(cycle)
     return cycle.policy.steps[done] if done < len(cycle.policy.steps) else None
 
@@ -48,7 +50,7 @@ def shift(cycle: Cycle) -> Decision:
     assert step is not None, "the rule's condition"  # noqa: S101
     share = step.weight_percent / 100
     greens = [serve(cycle, route, share) for route in cycle.counted.wanted if route.ready]
-    blues = [serve(cycle, route, 1 - share) for route in cycle.counted.others if route.ready]
+    blues = [serve(cycle, route, 1 - share) for route in cycle.before if route.ready]
     why = f"{step.weight_percent} % of the traffic goes to revision {cycle.wanted.number}"
     taken = enter(cycle, SubStep.PROGRESSING, why=why, routes=(*greens, *blues))
     assert taken.change is not None, "what `enter` makes"  # noqa: S101
@@ -64,7 +66,7 @@ def retreat(cycle: Cycle) -> Decision:
     """Take all traffic back to the replicas that had it before."""
     counted, why = cycle.counted, f"no traffic any more: {cycle.state}"
     back = cycle.going_back
-    old, new = (counted.wanted, counted.others) if back else (counted.others, counted.wanted)
+    old, new = (counted.wanted, counted.others) if back else (cycle.before, counted.wanted)
     routes = (
         *(replace(serve(cycle, route, 1.0), traffic=None) for route in old if _runs(route)),
         *(idle(cycle, route, why) for route in new if _runs(route)),
@@ -82,7 +84,8 @@ def _runs(route: Route) -> bool:
 
 
 def _shared_out(cycle: Cycle) -> bool:
-    return has_share(tuple(route for route in cycle.counted.others if _runs(route)))
+    shared = has_share(tuple(route for route in cycle.counted.others if _runs(route)))
+    return shared and any(route.ready for route in cycle.counted.wanted)
 
 
 def complaint(policy: Policy) -> str:
@@ -107,9 +110,27 @@ CANARY: Final = Strategy(
     forward=(
         PAUSED,
         Rule(
+            name="promote",
+            says="every share was taken: the greens get all traffic, in one transaction",
+            when=lambda cycle: (
+                all_ready(cycle)
+                and (next_step(cycle) is None or cycle.rollout.promote_asked)
+                and pause_left_ms(cycle) <= 0
+                and not awaits_operator(cycle)
+            ),
+            then=bluegreen.promote,
+            to=Ending.PROMOTED,
+        ),
+        EXPIRED,
+        FAILED,
+        Rule(
             name="retreat",
             says="a green with traffic stopped being ready: all traffic goes back to the blues",
-            when=lambda cycle: not all_ready(cycle) and has_share(cycle.counted.wanted),
+            when=lambda cycle: (
+                not all_ready(cycle)
+                and has_share(cycle.counted.wanted)
+                and any(route.ready for route in cycle.before)
+            ),
             then=retreat,
             to=SubStep.PROGRESSING,
         ),
@@ -128,23 +149,10 @@ CANARY: Final = Strategy(
             to=SubStep.AWAITING_PROMOTION,
             phases=_AWAITS,
         ),
-        Rule(
-            name="promote",
-            says="every share was taken: the greens get all traffic, in one transaction",
-            when=lambda cycle: (
-                all_ready(cycle)
-                and (next_step(cycle) is None or cycle.rollout.promote_asked)
-                and pause_left_ms(cycle) <= 0
-                and not awaits_operator(cycle)
-            ),
-            then=bluegreen.promote,
-            to=Ending.PROMOTED,
-        ),
-        EXPIRED,
-        FAILED,
         bluegreen.RELAPSED,
         bluegreen.STILL_AWAIT,
         bluegreen.CREATE,
+        bluegreen.TRIM,
         bluegreen.BEGUN,
         Rule(
             name="promote_delay",

@@ -60,14 +60,15 @@ def resolve(bound: Bound, target: int, *, up: bool) -> int:
 def bounds_back(forward: Bounds) -> Bounds:
     """Return the bounds of a rollback: ready replicas are restored before any is given up.
 
-    Without surge there is no room to restore into, and `unavailable` must stay.
+    Without surge, or capacity for it, there is no room to restore into, and `unavailable` must
+    stay.
 
     >>> bounds_back(Bounds(target=4, surge=1, unavailable=1)).min_avail
     4
     >>> bounds_back(Bounds(target=4, surge=0, unavailable=1)).min_avail
     3
     """
-    unavailable = 0 if forward.surge else forward.unavailable
+    unavailable = 0 if forward.max_total > forward.target else forward.unavailable
     return Bounds(
         target=forward.target,
         surge=forward.surge,
@@ -115,11 +116,14 @@ def _ready_for(route: Route, *, now_ms: int) -> int:
 
 
 def termination_order(routes: Sequence[Route]) -> tuple[Route, ...]:
-    """Return routes in the order they are given up: those that serve least first, then by age."""
+    """Return routes in the order they are given up: those that serve least first, then by age.
 
-    def rank(route: Route) -> tuple[int, int, str]:
+    Of those that are equally well, those that a rollout left without traffic.
+    """
+
+    def rank(route: Route) -> tuple[int, bool, int, str]:
         order = _ORDER[route.health] if route.status is RouteStatus.RUNNING else 0
-        return order, route.created_at_ms, route.id
+        return order, route.traffic_ratio > 0, route.created_at_ms, route.id
 
     return tuple(sorted(routes, key=rank))
 

@@ -78,6 +78,18 @@ class Cycle:
         return self.deployment.sub_step is SubStep.ROLLING_BACK
 
     @property
+    def idle(self) -> tuple[Route, ...]:
+        """Return the ready ones of `wanted` that an earlier rollout left without traffic."""
+        return tuple(r for r in self.counted.wanted if r.ready and not r.traffic_ratio)
+
+    @property
+    def before(self) -> tuple[Route, ...]:
+        """Return the replicas of the current revision: others may be of a rollout before."""
+        current = self.deployment.current
+        others = self.counted.others
+        return tuple(r for r in others if current is not None and r.revision_id == current.id)
+
+    @property
     def spent(self) -> bool:
         """Tell whether it has lost more new replicas than it may replace."""
         return self.failed > failed_max(self.policy, self.bounds.target)

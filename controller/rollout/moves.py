@@ -13,7 +13,9 @@ from controller.model import (
     Note,
     Route,
     RouteChange,
+    RouteStatus,
     SubStep,
+    Traffic,
 )
 from controller.rollout.cycle import Cycle
 from controller.rollout.endings import BACK, FORWARD
@@ -70,6 +72,18 @@ def move(cycle: Cycle, *, count: int, gone: Sequence[Route], why: str = "") -> D
     if phase is None:
         return replace(shifted(cycle, left, did), create=new)
     return replace(enter(cycle, phase, why=did, routes=left), create=new)
+
+
+def serve(cycle: Cycle, route: Route, ratio: float) -> RouteChange:
+    """Give a route its share of the traffic."""
+    return RouteChange(
+        route=route,
+        category=category(cycle),
+        message=f"gets {ratio:.0%} of the traffic: {cycle.state}",
+        status=RouteStatus.RUNNING,
+        traffic=Traffic.ACTIVE,
+        traffic_ratio=ratio,
+    )
 
 
 def shifted(cycle: Cycle, routes: Sequence[RouteChange], why: str) -> Decision:

@@ -10,7 +10,7 @@ from controller.rollout import endings
 from controller.rollout.counting import Bounds, Steps, resolve, steps
 from controller.rollout.cycle import Cycle
 from controller.rollout.moves import move
-from controller.rollout.rules import BACK, EXPIRED, FAILED, PAUSED, WAIT
+from controller.rollout.rules import BACK, EXPIRED, FAILED, PAUSED, SERVE, WAIT
 from controller.rollout.table import Ending, Rule, Strategy
 
 
@@ -55,6 +55,7 @@ ROLLING: Final = Strategy(
     bounds=bounds_of,
     forward=(
         PAUSED,
+        SERVE,
         Rule(
             name="promote",
             says="all replicas are new and ready",

@@ -10,7 +10,7 @@ from controller.model import Decision, Outcome, SubStep
 from controller.rollout import endings
 from controller.rollout.counting import Steps, steps
 from controller.rollout.cycle import Cycle
-from controller.rollout.moves import move, wait
+from controller.rollout.moves import move, serve, shifted, wait
 from controller.rollout.table import Ending, Rule
 
 PAUSED: Final = Rule(
@@ -37,6 +37,16 @@ FAILED: Final = Rule(
     when=lambda cycle: not cycle.held and cycle.spent and not cycle.counted.wanted,
     then=lambda cycle: _turn_back(cycle, Outcome.FAILED, f"{cycle.lost}; none is left"),
     to=SubStep.ROLLING_BACK,
+)
+SERVE: Final = Rule(
+    name="serve",
+    says="replicas that an earlier rollout left without traffic get it before others leave",
+    when=lambda cycle: bool(cycle.idle),
+    then=lambda cycle: shifted(
+        cycle,
+        [serve(cycle, route, 1.0) for route in cycle.idle],
+        f"{len(cycle.idle)} replicas that had no traffic get it; {cycle.state}",
+    ),
 )
 WAIT: Final = Rule(
     name="wait",
@@ -92,6 +102,7 @@ BACK: Final = (
         ),
         to=Ending.DESTROYED,
     ),
+    SERVE,
     Rule(
         name="restored",
         says="the current revision serves alone again",

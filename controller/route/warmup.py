@@ -75,12 +75,11 @@ def _promote(route: Route, deployment: Deployment, *, message: str) -> RouteChan
 def traffic_when_ready(route: Route, deployment: Deployment) -> Traffic:
     """Return what a route shall get once it can serve: what its rollout's strategy wants (R-33).
 
-    A new replica carries its share from its creation on; one that is kept out has none.
+    A new replica carries its share from its creation on; one that is kept out has none, also when
+    its rollout is over and another revision serves.
     """
-    rollout = deployment.rollout
-    if rollout is None or rollout.revision_id != route.revision_id:
-        return Traffic.ACTIVE
-    return Traffic.ACTIVE if route.traffic_ratio else Traffic.INACTIVE
+    serves = deployment.current is not None and deployment.current.id == route.revision_id
+    return Traffic.ACTIVE if serves or route.traffic_ratio else Traffic.INACTIVE
 
 
 def _expire(

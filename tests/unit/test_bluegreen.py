@@ -12,7 +12,7 @@ from controller.model import (
     SubStep,
     Traffic,
 )
-from tests.fakes.nouns import NEW, OLD
+from tests.fakes.nouns import NEW, OLD, a_revision, a_route
 from tests.fakes.rollouts import ask_promotion, blues, go_on, greens, rules, until
 from tests.fakes.small_world import CYCLE_MS, SmallWorld
 
@@ -188,6 +188,35 @@ def test_a_deployment_of_none_is_promoted_at_once() -> None:
     world = blue_green(0)
     world.settle()
     assert world.outcome is Outcome.PROMOTED
+
+
+def test_blues_beyond_a_target_that_was_scaled_in_make_room_for_greens() -> None:
+    """I2: twice the target, blues included; without room it would wait for its deadline."""
+    world = blue_green(3)
+    world.deployment = replace(world.deployment, desired_replicas=1)
+    until(world, "make_room", cycles=1)
+    assert len(blues(world)) == 1
+    world.settle()
+    assert world.outcome is Outcome.PROMOTED
+
+
+def test_past_its_deadline_no_operator_is_waited_for() -> None:
+    """I6."""
+    world = blue_green(1, auto_promote=False)
+    go_on(world, 3)
+    assert all(green.ready for green in greens(world))
+    world.now_ms += 7_200_000
+    until(world, "expired", cycles=1)
+
+
+def test_only_replicas_of_the_revision_before_are_kept() -> None:
+    """Those of a rollout that was superseded are orphans."""
+    world = blue_green(1, scale_down_delay_s=600, old=1)
+    orphan = a_route(50, revision_id=a_revision(3).id, traffic=Traffic.INACTIVE, traffic_ratio=0.0)
+    world.routes[orphan.id] = orphan
+    world.deployment = replace(world.deployment, desired_replicas=2)
+    until(world, "promote")
+    assert world.routes[orphan.id].status is not RouteStatus.RUNNING
 
 
 def test_too_little_room_for_a_second_set_waits_and_expires() -> None:

@@ -7,16 +7,16 @@ import pytest
 from controller.errors import InvalidInput
 from controller.model import Lifecycle, Outcome, Policy, SubStep, Traffic, WeightStep
 from controller.rollout.strategies import check
-from tests.fakes.nouns import NEW, OLD
+from tests.fakes.nouns import NEW, OLD, a_revision, a_route
 from tests.fakes.rollouts import ask_promotion, blues, go_on, greens, rules, until
 from tests.fakes.small_world import SmallWorld
 
 STEPS = (WeightStep(weight_percent=10, pause_s=60), WeightStep(weight_percent=50, pause_s=30))
 
 
-def canary(target: int = 3, **policy: object) -> SmallWorld:
+def canary(target: int = 3, *, old: int | None = None, **policy: object) -> SmallWorld:
     given = {"steps": STEPS} | policy
-    return SmallWorld(target, Policy(strategy="canary", **given))  # type: ignore[arg-type]  # fields of a policy, by name
+    return SmallWorld(target, Policy(strategy="canary", **given), old=old)  # type: ignore[arg-type]  # fields of a policy, by name
 
 
 def shares(world: SmallWorld) -> tuple[set[float], set[float]]:
@@ -62,6 +62,32 @@ def test_a_green_that_relapses_takes_all_traffic_back() -> None:
     assert shares(world)[1] == {1.0}
     until(world, "shift")
     assert max(shares(world)[0]) == pytest.approx(0.1), "it begins with the first step again"
+
+
+def test_a_green_that_relapses_takes_no_traffic_back_where_nobody_else_serves() -> None:
+    """I1."""
+    world = canary(old=0)
+    world.deployment = replace(world.deployment, current=None)
+    until(world, "shift")
+    world.relapse(greens(world)[0])
+    world.cycle()
+    assert world.serving() == {NEW.id}
+
+
+def test_no_traffic_is_given_to_a_revision_that_was_superseded() -> None:
+    """I4."""
+    world = canary(2)
+    orphan = a_route(50, revision_id=a_revision(3).id, traffic=Traffic.INACTIVE, traffic_ratio=0.0)
+    world.routes[orphan.id] = orphan
+    while world.deployment.lifecycle is Lifecycle.DEPLOYING:
+        go_on(world)
+        assert orphan.revision_id not in world.serving()
+
+
+def test_a_deployment_of_none_is_promoted_at_once() -> None:
+    """R-11: there is nothing to give a share of the traffic to."""
+    world = canary(0)
+    until(world, "promote", cycles=1)
 
 
 def test_turning_back_gives_the_traffic_back_before_anything_leaves() -> None:

@@ -282,6 +282,33 @@ def test_hold_moves_the_deadline_of_turning_back_too() -> None:
     assert change.end_rollout is Outcome.FAILED
 
 
+def test_replicas_without_traffic_get_it_before_any_that_has_some_leaves() -> None:
+    """I1: those of a blue-green rollout that was given up, or kept to switch back to."""
+    idle = [replace(new(n), traffic=Traffic.INACTIVE, traffic_ratio=0.0) for n in (10, 11, 12)]
+    decision = cycle(deploying(), [*fleet(3), *idle])
+    assert {(c.route.id, c.traffic, c.traffic_ratio) for c in decision.routes} == {
+        (route.id, Traffic.ACTIVE, 1.0) for route in idle
+    }
+    assert decision.change is None
+
+
+def test_replicas_without_traffic_leave_before_those_that_have_some() -> None:
+    """I1: greens of a superseded rollout are ready, and serve nobody."""
+    orphans = [
+        a_route(n, revision_id=a_revision(3).id, traffic=Traffic.INACTIVE, traffic_ratio=0.0)
+        for n in (20, 21)
+    ]
+    decision = cycle(deploying(), [*fleet(3), *orphans])
+    assert {change.route.id for change in decision.routes} == {route.id for route in orphans}
+
+
+def test_going_back_without_room_for_more_restores_one_for_one() -> None:
+    """R-32: surge that capacity does not allow is none."""
+    policy = Policy(surge=1, unavailable=1, capacity=2)
+    decision = cycle(back(replicas=2, policy=policy), [new(10), new(11)])
+    assert [change.route.id for change in decision.routes] == [new(10).id]
+
+
 def test_what_turned_back_before_its_moved_deadline_did_not_expire() -> None:
     """S15, R-16"""
     deployment = back(rollout=a_rollout(Policy(surge=1)), phase_entered_at_ms=NOW_MS + 7_300_000)

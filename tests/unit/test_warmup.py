@@ -7,6 +7,7 @@ import pytest
 from controller.model import (
     Health,
     HealthCheck,
+    Revision,
     Route,
     RouteChange,
     RouteStatus,
@@ -19,6 +20,7 @@ from tests.fakes.nouns import (
     CHECK,
     NEW,
     NOW_MS,
+    OLD,
     a_deployment,
     a_view,
     deploying,
@@ -159,4 +161,14 @@ def test_hold_stops_no_promotion(hold: HoldCause) -> None:
 def test_traffic_is_what_the_strategy_wants(route: Route, wanted: Traffic) -> None:
     """R-33: a new replica that its rollout keeps out stays out, and no other."""
     assert traffic_when_ready(route, deploying()) is wanted
-    assert traffic_when_ready(route, a_deployment()) is Traffic.ACTIVE
+
+
+@pytest.mark.parametrize(
+    ("current", "wanted"), [(NEW, Traffic.ACTIVE), (OLD, Traffic.INACTIVE)], ids=["new", "old"]
+)
+def test_a_replica_kept_out_gets_traffic_once_its_revision_serves_and_never_else(
+    current: Revision, wanted: Traffic
+) -> None:
+    """R-33: also when its rollout was superseded, or ended while it was warming up."""
+    route = warming(revision_id=NEW.id, traffic_ratio=0.0)
+    assert traffic_when_ready(route, a_deployment(current=current)) is wanted
