@@ -1,7 +1,8 @@
 """A controller whose fate a test decides: `python -m tests.fakes.fated`, with FATE as JSON.
 
 It is the real program on the real database; only its luck is not. `die_at` n with `when` before
-or after: it kills itself (SIGKILL) around the n-th commit that changes more than the lease.
+or after: it kills itself (SIGKILL) around the n-th commit that changes more than the lease, of
+those since a file called `since` exists, where one is named.
 `stop_at` n: it stops itself (SIGSTOP) in the n-th write under an epoch, once it knows that it
 leads and before it writes. `fenced` false: it asks whether it leads, and writes afterwards, as two
 transactions: what every write did if there were no fence.
@@ -36,6 +37,7 @@ class Fate:
 
     die_at: int = 0
     when: str = "before"
+    since: str = ""
     stop_at: int = 0
     fenced: bool = True
 
@@ -57,7 +59,9 @@ class Commits:
 
     def _note(self, connection: Connection) -> None:
         tally = connection.get_execution_options().get(TALLY, {})
-        self._counts = bool({table for table, rows in tally.items() if rows} - NOTHING_LOST)
+        changes = bool({table for table, rows in tally.items() if rows} - NOTHING_LOST)
+        since = self._fate.since
+        self._counts = changes and (not since or os.path.exists(since))  # noqa: PTH110 - a string
         self._seen += self._counts
 
     def _around(

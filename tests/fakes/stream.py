@@ -23,6 +23,7 @@ FOLLOW_S: Final = 0.1
 FRESH_S: Final = 0.3
 """It does not send by older knowledge than that: a busy machine lets this process stand still."""
 ANSWER_WITHIN_S: Final = 10.0
+PUBLISHED_WITHIN_S: Final = 30.0
 KEPT: Final = 20
 """Failures that are told of one by one."""
 
@@ -61,6 +62,8 @@ class Stream:
     client: Any
     """Of the bus, with text for replies; its stubs cannot tell."""
     rate_per_s: float
+    prefix: str = ""
+    """Of all keys."""
     sent: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     """By reason."""
@@ -169,14 +172,16 @@ class Stream:
 
     async def _news(self) -> bool:
         """Tell whether there is anything to read: the first time always."""
-        found = await self.client.xrange("events", min=f"({self._last_id}")
+        found = await self.client.xrange(f"{self.prefix}events", min=f"({self._last_id}")
         if found:
             self._last_id = found[-1][0]
         first, self._looked = not self._looked, True
         return first or bool(found)
 
     async def _read(self) -> None:
-        async for key in self.client.scan_iter(match="endpoint.*.route_connection_info"):
+        async for key in self.client.scan_iter(
+            match=f"{self.prefix}endpoint.*.route_connection_info"
+        ):
             table = await self._table(key)
             if not self.tables or table.version > self.tables[-1].version:
                 self.tables.append(table)
@@ -214,12 +219,20 @@ async def _ask(address: tuple[str, int]) -> bytes:
 
 
 @asynccontextmanager
-async def streaming(redis_url: str, *, rate_per_s: float) -> AsyncIterator[Stream]:
-    """Send to the one endpoint there is until the block ends, and wait for the last answers."""
+async def streaming(
+    redis_url: str, *, rate_per_s: float, prefix: str = ""
+) -> AsyncIterator[Stream]:
+    """Send to the one endpoint there is, from its first route on, until the block ends.
+
+    What is on its way at the end is waited for.
+    """
     client = Redis.from_url(redis_url, decode_responses=True)
-    stream, stop = Stream(client, rate_per_s), anyio.Event()
+    stream, stop = Stream(client, rate_per_s, prefix), anyio.Event()
     try:
-        await stream.follow()
+        with anyio.fail_after(PUBLISHED_WITHIN_S):
+            while not stream.serving:
+                await stream.follow()
+                await anyio.sleep(FOLLOW_S)
         async with anyio.create_task_group() as following:
             following.start_soon(stream.keep_following)
             async with anyio.create_task_group() as sending:
