@@ -83,6 +83,26 @@ class Verbs(Protocol):
         self, name: str, number: int, *, reason: str = "", expected_version: int | None = None
     ) -> Rollout: ...
 
+    async def pause_rollout(  # noqa: D102
+        self, name: str, *, reason: str = "", expected_version: int | None = None
+    ) -> DeploymentApplied: ...
+
+    async def resume_rollout(  # noqa: D102
+        self, name: str, *, reason: str = "", expected_version: int | None = None
+    ) -> DeploymentApplied: ...
+
+    async def promote_rollout(  # noqa: D102
+        self, name: str, *, reason: str = "", expected_version: int | None = None
+    ) -> DeploymentApplied: ...
+
+    async def retry_rollout(  # noqa: D102
+        self, name: str, *, reason: str = "", expected_version: int | None = None
+    ) -> DeploymentApplied: ...
+
+    async def rollback(  # noqa: D102
+        self, name: str, *, reason: str = "", expected_version: int | None = None
+    ) -> DeploymentApplied: ...
+
     async def abort(  # noqa: D102
         self, name: str, *, reason: str = "", expected_version: int | None = None
     ) -> Deployment: ...

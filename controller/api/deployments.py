@@ -28,6 +28,7 @@ from controller.api.views import (
     all_shown,
     shown,
 )
+from controller.db.applying import DeploymentApplied
 from controller.definition.deployment_file import DeploymentFile
 from controller.explanation import Explanation
 from controller.model import Deployment, RolloutId
@@ -45,6 +46,10 @@ def _etag(deployment: Deployment) -> dict[str, str]:
 
 def _one(deployment: Deployment) -> Response[DeploymentView]:
     return Response(shown(deployment, DeploymentView), headers=_etag(deployment))
+
+
+def _applied(applied: DeploymentApplied) -> Response[AppliedView]:
+    return Response(shown(applied, AppliedView), headers=_etag(applied.deployment))
 
 
 @looks("/v1/deployments")
@@ -78,7 +83,7 @@ async def apply_deployment(
         auto_activate=data.auto_activate,
         **by,
     )
-    return Response(shown(applied, AppliedView), headers=_etag(applied.deployment))
+    return _applied(applied)
 
 
 @changes(
@@ -172,6 +177,36 @@ async def rollout_decisions(
     return History(items=all_shown(decided, HistoryView))
 
 
+@changes("/v1/deployments/{name:str}/rollout/pause", HttpMethod.POST)
+async def pause_rollout(verbs: Asked, name: Name, by: GivenBy) -> Response[AppliedView]:
+    """Stop the rollout in flight where it is, and its clocks."""
+    return _applied(await verbs.pause_rollout(name, **by))
+
+
+@changes("/v1/deployments/{name:str}/rollout/resume", HttpMethod.POST)
+async def resume_rollout(verbs: Asked, name: Name, by: GivenBy) -> Response[AppliedView]:
+    """Let a paused rollout go on; the time it stood does not count."""
+    return _applied(await verbs.resume_rollout(name, **by))
+
+
+@changes("/v1/deployments/{name:str}/rollout/promote", HttpMethod.POST)
+async def promote_rollout(verbs: Asked, name: Name, by: GivenBy) -> Response[AppliedView]:
+    """Let the new revision have all traffic now, once all of it is ready."""
+    return _applied(await verbs.promote_rollout(name, **by))
+
+
+@changes("/v1/deployments/{name:str}/rollout/retry", HttpMethod.POST)
+async def retry_rollout(verbs: Asked, name: Name, by: GivenBy) -> Response[AppliedView]:
+    """Begin a new rollout to the revision that the newest one gave up."""
+    return _applied(await verbs.retry_rollout(name, **by))
+
+
+@changes("/v1/deployments/{name:str}/rollout/rollback", HttpMethod.POST)
+async def roll_back(verbs: Asked, name: Name, by: GivenBy) -> Response[AppliedView]:
+    """Abort the rollout in flight, or return to the revision that served before."""
+    return _applied(await verbs.rollback(name, **by))
+
+
 @changes("/v1/deployments/{name:str}/rollout/abort", HttpMethod.POST)
 async def abort_rollout(verbs: Asked, name: Name, by: GivenBy) -> Response[DeploymentView]:
     """Turn the rollout in flight back; repeating it changes nothing."""
@@ -212,6 +247,11 @@ HANDLERS: Final = (
     list_rollouts,
     rollout_progress,
     rollout_decisions,
+    pause_rollout,
+    resume_rollout,
+    promote_rollout,
+    retry_rollout,
+    roll_back,
     abort_rollout,
     deployment_history,
     register_route,

@@ -6,6 +6,7 @@ from typing import Self
 import anyio
 import click
 
+from controller.cli import steer
 from controller.cli.place import Place, place_options
 from controller.cli.session import (
     EXIT_BAD,
@@ -26,7 +27,11 @@ WATCH_S = 0.5
 
 @click.group()
 def rollout() -> None:
-    """Start, watch and abort rollouts."""
+    """Start, watch and steer rollouts."""
+
+
+for _verb in steer.COMMANDS:
+    rollout.add_command(_verb)
 
 
 @rollout.command()

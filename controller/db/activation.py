@@ -53,19 +53,7 @@ async def activate(
             message=f"superseded: {message}",
         )
     rollout = await begin_rollout(write, seen, revision, actor=actor, promotes=promotes)
-    await move_deployment(
-        write,
-        seen,
-        {
-            "lifecycle": Lifecycle.DEPLOYING.value,
-            "sub_step": SubStep.PROVISIONING.value,
-            "deploying_revision_id": revision.id,
-            "rollout_id": rollout.id,
-            **_NOTHING_KEPT,
-        },
-        conditions=(deployments.c.lifecycle.not_in(GONE),),
-        enters_phase=True,
-    )
+    await _point_at(write, seen, rollout)
     await record(
         write,
         seen,
@@ -75,6 +63,22 @@ async def activate(
         rollout=rollout,
     )
     return rollout
+
+
+async def _point_at(write: Write, seen: Deployment, rollout: Rollout) -> None:
+    await move_deployment(
+        write,
+        seen,
+        {
+            "lifecycle": Lifecycle.DEPLOYING.value,
+            "sub_step": SubStep.PROVISIONING.value,
+            "deploying_revision_id": rollout.revision_id,
+            "rollout_id": rollout.id,
+            **_NOTHING_KEPT,
+        },
+        conditions=(deployments.c.lifecycle.not_in(GONE),),
+        enters_phase=True,
+    )
 
 
 def _refuse_pointless(seen: Deployment, revision: Revision) -> None:

@@ -11,7 +11,12 @@ from controller.client import ApiClient
 from controller.db.session import Database
 from controller.errors import InvalidInput
 from controller.service import Service
-from tests.contract import test_rollout_progress, test_rollout_verbs, test_service
+from tests.contract import (
+    test_rollout_progress,
+    test_rollout_verbs,
+    test_service,
+    test_steering_verbs,
+)
 from tests.fakes.api import TOKENS, an_api, asking, tokens_file
 from tests.fakes.verbs import apply_demo
 
@@ -84,3 +89,18 @@ class TestAbort(test_rollout_verbs.TestAbort): ...
 
 
 class TestProgress(test_rollout_progress.TestProgress): ...
+
+
+class TestPause(test_steering_verbs.TestPause): ...
+
+
+class TestPromote(test_steering_verbs.TestPromote): ...
+
+
+class TestRetry(test_steering_verbs.TestRetry): ...
+
+
+class TestRollback(test_steering_verbs.TestRollback): ...
+
+
+class TestEveryVerb(test_steering_verbs.TestEveryVerb): ...

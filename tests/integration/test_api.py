@@ -131,7 +131,8 @@ class TestProblems:
         [
             ("GET", "/v1/nope", 404, "there is no '/v1/nope'; /openapi.json lists"),
             ("GET", "/v1/deployments/nope", 404, "there is no deployment 'nope'"),
-            ("POST", "/v1/deployments/demo/rollout/pause", 404, "there is no"),
+            ("POST", "/v1/deployments/nope/rollout/pause", 404, "there is no deployment 'nope'"),
+            ("POST", "/v1/deployments/demo/rollout/stop", 404, "there is no"),
             ("DELETE", "/v1/routes", 405, "use GET"),
             ("GET", "/v1/routes?limit=0", 422, "limit: .*found '0'"),
             ("GET", "/v1/routes?limit=10001", 422, "limit: .*<= 10000, found '10001'"),
@@ -234,6 +235,11 @@ class TestVersions:
             ("POST", "/revisions", revision),
             ("POST", "/activate", {"number": 1}),
             ("POST", "/rollout/abort", None),
+            ("POST", "/rollout/pause", None),
+            ("POST", "/rollout/resume", None),
+            ("POST", "/rollout/promote", None),
+            ("POST", "/rollout/retry", None),
+            ("POST", "/rollout/rollback", None),
             ("POST", "/routes", {"host": "10.0.0.7", "port": 80}),
         ):
             refused = await open_api.request(method, DEMO + below, json=body, headers=stale)

@@ -116,6 +116,9 @@ ASKED_ABOUT = [
     ("rollout start nope 1", 1, "there is no deployment 'nope'"),
     ("rollout watch nope", 1, "there is no deployment 'nope'"),
     ("rollout abort nope", 1, "there is no deployment 'nope'"),
+    ("rollout pause nope", 1, "there is no deployment 'nope'"),
+    ("rollout promote chat", 1, "a rolling update has nothing to promote"),
+    ("rollout retry chat", 1, "to revision 1 is in flight; only one that failed"),
     ("rollout start chat 99", 1, "deployment 'chat' has no revision 99; it has 1"),
     ("route register chat --host 10.0.0.1 --port 80", 1, "runs its own replicas; set `external`"),
     ("route register chat --host 10.0.0.1 --port 0", 2, "port 0: give a number from 1 to 65535"),
@@ -206,7 +209,6 @@ FILES = [
     ("a.json", '{"replicas":-1}', "replicas: expected int >= 0, found -1"),
     ("a.json", '{"replicas":10001}', "replicas: expected int <= 10000, found 10001"),
     ("a.json", '{"policy":{"surge":"x"}}', "found 'x'; write a count such as 2, or a percentage"),
-    ("a.json", '{"policy":{"strategy":"canary"}}', "there is no 'canary'; implemented: rolling"),
     ("a.json", '{"revision":{"port":65536}}', "revision.port: expected int <= 65535, found 65536"),
     (
         "a.json",
