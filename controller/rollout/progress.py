@@ -18,6 +18,7 @@ from controller.model import (
     Rollout,
     Route,
     RouteStatus,
+    Stage,
     Traffic,
 )
 from controller.rollout.cycle import Cycle, failed_max
@@ -26,15 +27,13 @@ from controller.rollout.outlook import Outlook, outlook
 READY: Final = "ready"
 KEPT: Final = "kept"
 """Ready, without traffic, to switch back to."""
+_LEAVING: Final = (Stage.DRAINING.value, Stage.COOLING_DOWN.value)
 _STATES: Final = (
-    "pending",
-    "starting",
-    "warming_up",
+    *(stage.value for stage in Stage if stage.value not in _LEAVING),
     READY,
     KEPT,
     *(health.value for health in Health),
-    "draining",
-    "cooling_down",
+    *_LEAVING,
 )
 
 
@@ -58,6 +57,11 @@ class Share:
     count: int
     traffic_percent: int
     """Of all traffic of the deployment, as it is meant to be."""
+
+    @property
+    def leaves(self) -> bool:
+        """Tell whether they are on their way out."""
+        return self.state in _LEAVING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +128,10 @@ class Progress:
     def ready_of(self, side: str) -> int:
         """Return how many of one side are ready."""
         return sum(one.count for one in self.shares if (one.side, one.state) == (side, READY))
+
+    def active_of(self, side: str) -> int:
+        """Return how many of one side are not leaving."""
+        return sum(one.count for one in self.shares if one.side == side and not one.leaves)
 
     @property
     def traffic_percent(self) -> int:

@@ -166,7 +166,15 @@ async def test_a_deployment_is_applied_rolled_scaled_and_deleted_by_commands(
     aborted = await terminal.type("rollout", "abort", "chat", "--reason", "too slow", "--json")
     assert aborted.json["sub_step"] == "rolling_back"
     ended = await terminal.type("rollout", "watch", "chat", "--json", code=1)
-    assert ended.json["outcome"] == "aborted"
+    assert ended.objects[-1]["outcome"] == "aborted"
+    rolled = (await terminal.type("rollout", "history", "chat", "--json")).objects
+    assert [(one["from"], one["to"], one["outcome"]) for one in rolled] == [
+        (2, 3, "aborted"),
+        (1, 2, "promoted"),
+        (None, 1, "promoted"),
+    ]
+    decided = await terminal.type("rollout", "history", "chat", "--rollout", rolled[1]["id"][:8])
+    assert " promote " in decided.out, "the rule that ended it"
     roles = (await terminal.type("revision", "list", "chat", "--json")).objects
     assert [(one["number"], one["role"]) for one in roles] == [(3, None), (2, "current"), (1, None)]
 
