@@ -2,6 +2,7 @@
 
 import click
 
+from controller.cli import steer
 from controller.cli.place import Place, place_options
 from controller.cli.rollout_history import history
 from controller.cli.session import (
@@ -17,6 +18,10 @@ from controller.model import Rollout
 @click.group()
 def rollout() -> None:
     """Start, watch and steer rollouts."""
+
+
+for _verb in steer.COMMANDS:
+    rollout.add_command(_verb)
 
 
 @rollout.command()
