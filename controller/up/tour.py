@@ -18,6 +18,7 @@ from controller.model import (
     RevisionSpec,
     RouteStatus,
     Snapshot,
+    WeightStep,
 )
 from controller.provision.fleet.client import FleetClient
 from controller.provision.fleet.replica import Fault
@@ -26,13 +27,24 @@ from controller.service import Service
 PROBE_INTERVAL_S: Final = 1.0
 ROLLOUT_EVERY_S: Final = 20.0
 ROLLOUT_TAKES_S: Final = 15.0
-"""None is started that could not end before the tour does; it takes about 6 s."""
+"""None is started that could not end before the tour does; the canary takes about 8 s."""
 SETTLE_S: Final = 2.0
 """How long everything serves before the first rollout."""
 CHAOS_EVERY_S: Final = 3.0
 _ALONE: Final = 3
 """Fewer replicas than this make one deployment."""
 _LOAD_S: Final = {"chat-70b": 1.5, "embed": 0.8, "rerank": 0.4}
+_TIMEOUT_S: Final = 600.0
+_POLICIES: Final = {
+    "chat-70b": Policy(rollout_timeout_s=_TIMEOUT_S),
+    "embed": Policy(strategy="blue-green", rollout_timeout_s=_TIMEOUT_S),
+    "rerank": Policy(
+        strategy="canary",
+        rollout_timeout_s=_TIMEOUT_S,
+        steps=(WeightStep(weight_percent=10, pause_s=2), WeightStep(weight_percent=50, pause_s=2)),
+    ),
+}
+"""One of each strategy."""
 
 
 def shares(replicas: int) -> dict[str, int]:
@@ -68,7 +80,7 @@ class Tour:
             await self._verbs.apply_deployment(
                 name,
                 replicas=count,
-                policy=Policy(rollout_timeout_s=600),
+                policy=_POLICIES[name],
                 cleanup_target_statuses=frozenset({Health.UNHEALTHY}),
                 revision=_revision(name, 1),
                 actor="up",
