@@ -241,4 +241,5 @@ async def streaming(
                 stop.set()
             following.cancel_scope.cancel()
     finally:
-        await client.aclose()
+        with anyio.CancelScope(shield=True):
+            await client.aclose()
