@@ -220,7 +220,7 @@ def _budget(found: Found, route: Route, world: World) -> Budget:
 
 def _ready(deployment: Deployment | None, snapshot: Snapshot) -> int:
     known = {} if deployment is None else evict.known_revisions(deployment)
-    return sum(route.ready and route.revision_id in known for route in snapshot.routes)
+    return sum(route.serves and route.revision_id in known for route in snapshot.routes)
 
 
 def _deployment_scene(

@@ -20,6 +20,7 @@ from controller.model import (
     RouteChange,
     RouteStatus,
     Snapshot,
+    Traffic,
 )
 from controller.rollout.counting import Bounds
 from controller.rollout.strategies import bounds_of
@@ -74,7 +75,8 @@ def decision_violations(decision: Decision, routes: Sequence[Route]) -> Iterator
         return
     bounds = limits(deployment)
     leaving = {change.route.id for change in decision.routes if _leaves(change.status)}
-    if _below_floor(routes, leaving, bounds):
+    joining = {change.route.id for change in decision.routes if change.traffic is Traffic.ACTIVE}
+    if _below_floor(routes, leaving, bounds, joining=joining):
         yield Invariant.READY_FLOOR
     if not decision.create:
         return
@@ -115,8 +117,18 @@ def limits(deployment: Deployment) -> Bounds:
     return bounds_of(policy, deployment.target_count)
 
 
-def _below_floor(routes: Iterable[Route], leaving: AbstractSet[str], bounds: Bounds) -> bool:
-    ready = Counter(route.id in leaving for route in routes if route.ready)
+def _below_floor(
+    routes: Iterable[Route],
+    leaving: AbstractSet[str],
+    bounds: Bounds,
+    *,
+    joining: AbstractSet[str] = frozenset(),
+) -> bool:
+    ready = Counter(
+        route.id in leaving
+        for route in routes
+        if route.serves or (route.ready and route.id in joining)
+    )
     return bool(ready[True]) and ready[False] < bounds.min_avail
 
 

@@ -261,6 +261,14 @@ class Route:
             self.health is Health.HEALTHY or self.health_check is None
         )
 
+    @property
+    def serves(self) -> bool:
+        """Tell whether the route is ready, and no rollout keeps it out of traffic.
+
+        What floors count: a green before its promotion, or a blue that is kept, serves nobody.
+        """
+        return self.ready and self.traffic_ratio > 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldSpan:

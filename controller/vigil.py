@@ -21,6 +21,7 @@ from controller.model import (
     Snapshot,
     SubStep,
 )
+from controller.route.evict import known_revisions
 from controller.route.guard.clocks import stood_still_ms
 
 SLACK_MS: Final = 60_000
@@ -144,6 +145,8 @@ class Vigil:
             rollout = deployment.rollout
             if rollout is None or held or deployment.lifecycle is not Lifecycle.DEPLOYING:
                 continue
+            if rollout.paused_at_ms is not None:
+                continue
             began_ms, ends_ms = rollout.started_at_ms, rollout.deadline_at_ms
             if deployment.sub_step is SubStep.ROLLING_BACK:
                 began_ms = deployment.phase_entered_at_ms
@@ -164,7 +167,7 @@ class Vigil:
                 continue
             spare = count.ready >= limits(deployment).min_avail
             for route in count.orphans:
-                if spare or not route.ready:
+                if spare or not route.serves:
                     since[route.id] = self._orphans.get(route.id, now_ms)
                     owners[route.id] = key
         self._orphans = since
@@ -208,11 +211,10 @@ def _kept(deployment: Deployment) -> bool:
 
 def _count(deployment: Deployment, routes: Sequence[Route]) -> _Count:
     gone = deployment.lifecycle in (Lifecycle.DESTROYING, Lifecycle.DESTROYED)
-    pointers = () if gone else (deployment.current, deployment.deploying)
-    used = {revision.id for revision in pointers if revision is not None}
+    used = set() if gone else known_revisions(deployment).keys()
     current = None if deployment.current is None else deployment.current.id
     return _Count(
         orphans=tuple(r for r in routes if used and r.revision_id not in used and r.active),
-        ready=sum(route.revision_id in used and route.ready for route in routes),
+        ready=sum(route.revision_id in used and route.serves for route in routes),
         active=sum(route.revision_id == current and route.active for route in routes),
     )

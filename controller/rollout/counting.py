@@ -86,6 +86,7 @@ class Tally:
     """In termination order."""
     ready_wanted: int
     ready_others: int
+    """Those with traffic: the others serve nobody, and nothing rests on them."""
     provisioning: int
     """Of the wanted ones."""
 
@@ -103,7 +104,7 @@ def tally(routes: Sequence[Route], wanted: RevisionId, *, now_ms: int, min_ready
         wanted=mine,
         others=termination_order(others),
         ready_wanted=sum(_ready_for(route, now_ms=now_ms) >= min_ready_s * 1000 for route in mine),
-        ready_others=sum(route.ready for route in others),
+        ready_others=sum(route.serves for route in others),
         provisioning=sum(route.status is RouteStatus.PROVISIONING for route in mine),
     )
 
@@ -150,8 +151,8 @@ def steps(counted: Tally, bounds: Bounds) -> Steps:
     """
     room = bounds.max_total - len(counted.others) - len(counted.wanted)
     missing = bounds.target - len(counted.wanted)
-    dead = tuple(route for route in counted.others if not route.ready)
-    alive = tuple(route for route in counted.others if route.ready)
+    dead = tuple(route for route in counted.others if not route.serves)
+    alive = tuple(route for route in counted.others if route.serves)
     spare = max(0, counted.ready - bounds.min_avail)
     return Steps(
         create=max(0, min(room, missing)),

@@ -96,14 +96,14 @@ class _Left:
             yield Gate.BUDGET
         if self.run is not None and self.run <= 0:
             yield Gate.RAMP
-        if route.ready and self.spare <= 0:
+        if route.serves and self.spare <= 0:
             yield Gate.FLOOR
 
     def take(self, route: Route) -> None:
         self.fleet -= 1
         self.own -= 1
         self.run = None if self.run is None else self.run - 1
-        self.spare -= route.ready
+        self.spare -= route.serves
 
 
 def decide(
@@ -130,7 +130,7 @@ def decide(
     run.fleet_left = run.fleet_max - budget.spent_in_all(now_ms=snapshot.now_ms)
     for deployment_id, candidates in wanted.items():
         own_max = deployment_allowance(snapshot.deployments[deployment_id].target_count)
-        ready = sum(route.ready for route in by_deployment[deployment_id])
+        ready = sum(route.serves for route in by_deployment[deployment_id])
         run.choose(
             snapshot.deployments[deployment_id],
             candidates,
@@ -320,7 +320,7 @@ def _orphans(
         if not known or (held and not deployment.forced(snapshot.now_ms)):
             continue
         floor = floors[deployment_id]
-        ready = sum(route.ready and route.revision_id in known for route in routes)
+        ready = sum(route.serves and route.revision_id in known for route in routes)
         numbers = " and ".join(str(number) for number in sorted(r.number for r in known.values()))
         changes.extend(
             leave(
@@ -333,6 +333,6 @@ def _orphans(
             for route in routes
             if route.revision_id not in known
             and snapshot.now_ms - route.created_at_ms > period_s * 1000
-            and (not route.ready or ready >= floor)
+            and (not route.serves or ready >= floor)
         )
     return tuple(changes)

@@ -67,7 +67,7 @@ def _gates(scene: Scene) -> tuple[Gate, ...]:
         return ()
     if scene.orphaned:
         rolling = deployment.lifecycle is Lifecycle.DEPLOYING
-        kept = route.ready and bars.ready < bars.floor and not rolling
+        kept = route.serves and bars.ready < bars.floor and not rolling
         return (*holds(bars.hold, held=bars.held), *((floor(bars),) if kept else ()))
     if route.stage is Stage.WARMING_UP:
         blind = Gate(

@@ -2,6 +2,7 @@
 
 Pure counting; asked by `hold`. Routes of a revision that is only being rolled out do not count:
 that a new revision fails is no pattern of blindness, and its rollout must be able to turn back.
+Nor do those that a rollout keeps out of traffic, which would hide what becomes of those that serve.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,13 +23,16 @@ VELOCITY_WINDOW_MS: Final = 60_000
 def settled(
     routes: Iterable[Route], deployments: Mapping[DeploymentId, Deployment]
 ) -> tuple[Route, ...]:
-    """Return the routes that are not of a revision being rolled out."""
+    """Return the routes that have traffic, and are not of a revision being rolled out."""
     return tuple(
         route
         for route in routes
-        if (deployment := deployments.get(route.deployment_id)) is None
-        or deployment.deploying is None
-        or deployment.deploying.id != route.revision_id
+        if route.traffic_ratio > 0
+        and (
+            (deployment := deployments.get(route.deployment_id)) is None
+            or deployment.deploying is None
+            or deployment.deploying.id != route.revision_id
+        )
     )
 
 
