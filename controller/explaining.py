@@ -230,7 +230,12 @@ def _deployment_scene(
     deployment = world.snapshot.deployments.get(deployment.id, deployment)
     rollout = deployment.rollout
     held = deployment.id in world.held_deployments
-    scene = of_deployment.Scene(
+
+    def still(since_ms: int, until_ms: int) -> int:
+        spans = world.snapshot.holds
+        return stood_still_ms(spans, deployment.id, since_ms=since_ms, until_ms=until_ms)
+
+    return of_deployment.Scene(
         deployment=deployment,
         routes=[r for r in world.snapshot.routes if r.deployment_id == deployment.id],
         failed=0 if rollout is None else world.snapshot.failed_counts.get(rollout.id, 0),
@@ -238,9 +243,6 @@ def _deployment_scene(
         now_ms=world.snapshot.now_ms,
         holds=tuple(holds(world.hold, held=held)),
         clockwork=clockwork,
+        still=still,
         notes=sight.notes,
     )
-    still_ms = stood_still_ms(
-        world.snapshot.holds, deployment.id, since_ms=scene.began_ms, until_ms=scene.now_ms
-    )
-    return replace(scene, still_ms=still_ms)

@@ -60,6 +60,8 @@ class Happened(Protocol):
     @property
     def error_code(self) -> str: ...  # noqa: D102
     @property
+    def rule(self) -> str | None: ...  # noqa: D102
+    @property
     def message(self) -> str: ...  # noqa: D102
     @property
     def attempts(self) -> int: ...  # noqa: D102
@@ -97,6 +99,8 @@ class Rule:
     """A row of history that tells why."""
 
     category: str
+    rule: str | None
+    """Of a rollout; None: none of them decided it."""
     message: str
     error_code: str
     result: str
@@ -198,13 +202,15 @@ def _rule(rule: Rule, now_ms: int) -> str:
     times = f", {rule.attempts} times" if rule.attempts > 1 else ""
     result = "" if rule.result == "success" else f" ({rule.result}{times})"
     code = f" [{rule.error_code}]" if rule.error_code else ""
-    return f"{rule.category}{result}, {ago(now_ms - rule.at_ms)}: {rule.message}{code}"
+    who = rule.category if rule.rule is None else f"{rule.category}/{rule.rule}"
+    return f"{who}{result}, {ago(now_ms - rule.at_ms)}: {rule.message}{code}"
 
 
 def rule_of(happened: Happened) -> Rule:
     """Return a row of history as a fact."""
     return Rule(
         category=happened.category,
+        rule=happened.rule,
         message=happened.message,
         error_code=happened.error_code,
         result=happened.result,

@@ -20,11 +20,12 @@ from controller.explanation import (
     replicas,
     span,
 )
-from controller.model import Deployment, Lifecycle, Revision, Rollout, Route, SubStep
+from controller.model import Deployment, Lifecycle, Route, SubStep
+from controller.rollout import machine
 from controller.rollout.backoff import BackOff
-from controller.rollout.counting import Bounds, bounds_back, steps, tally
-from controller.rollout.cycle import failed_max
-from controller.rollout.strategies import limits
+from controller.rollout.cycle import Cycle, StoodStill, failed_max, never_still
+from controller.rollout.outlook import nobody, outlook
+from controller.rollout.progress import Clock, deadline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,36 +44,23 @@ class Scene:
     clockwork: Clockwork
     wait: BackOff | None = None
     """What keeps the next replica from being made: the last ones ended early."""
-    still_ms: int = 0
-    """For how long HOLD has stopped the clock of the phase: its deadline moves by that (S15)."""
+    still: StoodStill = never_still
+    """For how long HOLD has stopped the clocks: deadlines move by that (S15)."""
     notes: Sequence[str] = ()
     """What is not told, and why."""
 
     @property
-    def rollout(self) -> Rollout | None:
-        """Return the rollout in flight."""
-        return self.deployment.rollout
-
-    @property
-    def began_ms(self) -> int:
-        """Return when the phase began whose clock runs: the rollout, or the way back."""
-        back = self.deployment.sub_step is SubStep.ROLLING_BACK
-        if self.rollout is None or back:
-            return self.deployment.phase_entered_at_ms
-        return self.rollout.started_at_ms
-
-    @property
-    def wanted(self) -> Revision | None:
-        """Return the revision that shall serve when all is done."""
-        back = self.deployment.sub_step is SubStep.ROLLING_BACK
-        return self.deployment.current if back else self.deployment.deploying
-
-    @property
-    def bounds(self) -> Bounds:
-        """Return how far it may stray from its target count."""
-        bounds = limits(self.deployment)
-        back = self.deployment.sub_step is SubStep.ROLLING_BACK
-        return bounds_back(bounds) if back else bounds
+    def cycle(self) -> Cycle | None:
+        """Return what the rules of the rollout in flight see."""
+        return machine.look(
+            self.deployment,
+            self.routes,
+            self.now_ms,
+            failed=self.failed,
+            fresh=nobody(),
+            held=bool(self.holds),
+            still=self.still,
+        )
 
 
 def explain_deployment(scene: Scene) -> Explanation:
@@ -139,17 +127,17 @@ def _counts(scene: Scene) -> Iterator[Count]:
     ready = sum(route.ready for route in scene.routes)
     text = f"{ready} of {target} replicas ready: {_by_state(scene.routes)}"
     yield Count(name="ready", value=ready, limit=target, text=text)
-    rollout, wanted = scene.rollout, scene.wanted
-    if rollout is None or wanted is None:
+    cycle = scene.cycle
+    if cycle is None:
         return
-    yield from _progress(scene, rollout, wanted)
+    yield from _progress(cycle)
     active = sum(route.active for route in scene.routes)
-    bounds = scene.bounds
+    bounds = cycle.bounds
     text = f"{active} of {bounds.max_total} active (target {target} + surge {bounds.surge})"
     yield Count(name="max_total", value=active, limit=bounds.max_total, text=text)
     text = f"{ready} ready, at least {bounds.min_avail} are kept (unavailable {bounds.unavailable})"
     yield Count(name="min_avail", value=ready, limit=bounds.min_avail, text=text)
-    yield _deadline(scene, rollout)
+    yield _deadline(cycle)
 
 
 def _by_state(routes: Sequence[Route]) -> str:
@@ -160,31 +148,41 @@ def _by_state(routes: Sequence[Route]) -> str:
     return ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none"
 
 
-def _progress(scene: Scene, rollout: Rollout, wanted: Revision) -> Iterator[Count]:
-    target = scene.deployment.target_count
-    mine = tally(
-        scene.routes, wanted.id, now_ms=scene.now_ms, min_ready_s=rollout.policy.min_ready_s
-    )
+def _progress(cycle: Cycle) -> Iterator[Count]:
+    target, mine = cycle.bounds.target, cycle.counted
     text = (
-        f"{mine.ready_wanted} of {target} of revision {wanted.number} ready, "
+        f"{mine.ready_wanted} of {target} of revision {cycle.wanted.number} ready, "
         f"{mine.provisioning} starting, {len(mine.others)} of others left"
     )
     yield Count(name="progress", value=mine.ready_wanted, limit=target, text=text)
-    if scene.deployment.sub_step is not SubStep.ROLLING_BACK:
-        most = failed_max(rollout.policy, target)
-        text = f"{scene.failed} of {most} new replicas lost before it stops (max_failed_replicas)"
-        yield Count(name="max_failed_replicas", value=scene.failed, limit=most, text=text)
+    if not cycle.going_back:
+        most = failed_max(cycle.policy, target)
+        text = f"{cycle.failed} of {most} new replicas lost before it stops (max_failed_replicas)"
+        yield Count(name="max_failed_replicas", value=cycle.failed, limit=most, text=text)
 
 
-def _deadline(scene: Scene, rollout: Rollout) -> Count:
+def _deadline(cycle: Cycle) -> Count:
     """Return the clock of the phase: the whole rollout's, or that of going back."""
-    limit_s = rollout.policy.rollout_timeout_s
-    back = scene.deployment.sub_step is SubStep.ROLLING_BACK
-    ends = "it ends as it is" if back else "it turns back"
-    spent_s = (scene.now_ms - scene.began_ms - scene.still_ms) / 1000
-    held = f", {span(scene.still_ms / 1000)} of HOLD not counted" if scene.still_ms else ""
-    text = f"{span(spent_s)} of {span(limit_s)} before {ends} (rollout_timeout_s){held}"
-    return Count(name="rollout_timeout_s", value=round(spent_s, 3), limit=limit_s, text=text)
+    clock = deadline(cycle)
+    ends = "it ends as it is" if cycle.going_back else "it turns back"
+    spent_s = clock.timeout_s - clock.left_s
+    text = f"{span(spent_s)} of {span(clock.timeout_s)} before {ends} (rollout_timeout_s)"
+    since_ms = _began_ms(cycle)
+    still_ms = cycle.still(since_ms, cycle.now_ms)
+    held = f", {span(still_ms / 1000)} of HOLD not counted" if still_ms else ""
+    return Count(
+        name="rollout_timeout_s",
+        value=round(spent_s, 3),
+        limit=clock.timeout_s,
+        text=f"{text}{held}",
+    )
+
+
+def _began_ms(cycle: Cycle) -> int:
+    """Return when the phase began whose clock runs."""
+    if cycle.going_back:
+        return cycle.deployment.phase_entered_at_ms
+    return cycle.rollout.started_at_ms
 
 
 # What comes next.
@@ -197,7 +195,8 @@ def _steps(scene: Scene) -> Iterator[Step]:
             text = "nothing until a revision is activated: fleetpulse rollout start"
             yield Step(text=f"{text} {deployment.name} NUMBER")
         case Lifecycle.READY:
-            yield _kept(scene)
+            yield _at_rest(scene)
+            yield from _kept(scene)
         case Lifecycle.DEPLOYING:
             yield from _moving(scene)
         case Lifecycle.DESTROYING:
@@ -209,7 +208,22 @@ def _steps(scene: Scene) -> Iterator[Step]:
             assert_never(never)
 
 
-def _kept(scene: Scene) -> Step:
+def _kept(scene: Scene) -> Iterator[Step]:
+    """Tell what is there to switch back to, and for how long."""
+    deployment = scene.deployment
+    kept, until_ms = deployment.kept, deployment.kept_until_ms
+    if kept is None or until_ms is None:
+        return
+    count = sum(route.ready and route.revision_id == kept.id for route in scene.routes)
+    left_s = max(0.0, (until_ms - scene.now_ms) / 1000)
+    text = (
+        f"{replicas(count)} of revision {kept.number} kept for another {span(left_s)} to switch "
+        f"back to: fleetpulse rollout rollback {deployment.name}"
+    )
+    yield Step(text=text, within_s=left_s)
+
+
+def _at_rest(scene: Scene) -> Step:
     deployment, current = scene.deployment, scene.deployment.current
     mine = [r for r in scene.routes if r.active and current and r.revision_id == current.id]
     missing = deployment.target_count - len(mine)
@@ -232,39 +246,16 @@ def _kept(scene: Scene) -> Step:
 
 
 def _moving(scene: Scene) -> Iterator[Step]:
-    rollout, wanted = scene.rollout, scene.wanted
-    period_s = scene.clockwork.period_s["deploying"]
-    if rollout is None or wanted is None:
+    cycle = scene.cycle
+    if cycle is None:
+        period_s = scene.clockwork.period_s["deploying"]
         text = f"it has nothing to deploy, and is set back (deploying, within {span(period_s)})"
         yield Step(text=text, within_s=0.0)
         return
-    yield Step(text=_waits_for(scene, rollout, wanted))
-    clock = _deadline(scene, rollout)
-    left_s = max(0.0, clock.limit - clock.value)
-    held = ", and not while it is held" if scene.holds else ""
-    back = scene.deployment.sub_step is SubStep.ROLLING_BACK
-    end = "it ends with what it has" if back else "it turns back"
-    text = f"if it is not done, {end} in {span(left_s)} at the earliest{held}"
-    yield Step(text=text, within_s=None if held else left_s)
-
-
-def _waits_for(scene: Scene, rollout: Rollout, wanted: Revision) -> str:
-    counted = tally(
-        scene.routes, wanted.id, now_ms=scene.now_ms, min_ready_s=rollout.policy.min_ready_s
-    )
-    planned = steps(counted, scene.bounds)
-    if planned.complete:
-        return "all is in place: it ends at its next run"
-    if wanted.spec.external and len(counted.wanted) < scene.bounds.target:
-        missing = scene.bounds.target - len(counted.wanted)
-        name = scene.deployment.name
-        return f"waits for {missing} to be registered: fleetpulse route register {name}"
-    words = []
-    if planned.create:
-        words.append(f"starts {planned.create} of revision {wanted.number}")
-    if planned.drain:
-        words.append(f"drains {len(planned.drain)} of others")
-    if words:
-        return f"{' and '.join(words)} at its next run"
-    unready = len(counted.wanted) - counted.ready_wanted
-    return f"waits for {replicas(unready)} of revision {wanted.number} to become ready"
+    coming, clock = outlook(cycle), deadline(cycle)
+    yield Step(text=coming.sentence, within_s=coming.left_s)
+    stops = {Clock.RUNS: "", Clock.HELD: "it is held", Clock.PAUSED: "it is paused"}[clock.clock]
+    but = f", and not while {stops}" if stops else ""
+    end = "it ends with what it has" if cycle.going_back else "it turns back"
+    text = f"if it is not done, {end} in {span(clock.left_s)} at the earliest{but}"
+    yield Step(text=text, within_s=None if stops else clock.left_s)

@@ -50,6 +50,7 @@ class Row:
     to_state: str = "health:unhealthy"
     result: str = "success"
     error_code: str = ""
+    rule: str | None = None
     message: str = "as the test wants"
     attempts: int = 1
     updated_at_ms: int = NOW_MS - 250_000

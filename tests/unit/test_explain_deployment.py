@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 from controller.explanation import Explanation
-from controller.model import Deployment, Health, Lifecycle, Policy, Route, RouteStatus, SubStep
+from controller.model import (
+    Deployment,
+    Health,
+    Lifecycle,
+    Policy,
+    Route,
+    RouteStatus,
+    SubStep,
+    Traffic,
+    WeightStep,
+)
 from controller.rollout.backoff import BackOff
 from controller.rollout.explain import Scene, explain_deployment
 from controller.route.gates import holds
@@ -17,6 +27,7 @@ from controller.route.guard import HoldCause
 from tests.fakes.nouns import (
     NEW,
     NOW_MS,
+    OLD,
     a_deployment,
     a_revision,
     a_rollout,
@@ -45,6 +56,14 @@ def rolling(**given: Any) -> Deployment:  # noqa: ANN401 - any field of a deploy
     return deploying(policy=POLICY, **given)
 
 
+def by(policy: Policy, **given: Any) -> Deployment:  # noqa: ANN401 - any field of a deployment
+    return deploying(policy=policy, **({"sub_step": SubStep.PROGRESSING} | given))
+
+
+CANARY = Policy(
+    strategy="canary",
+    steps=(WeightStep(weight_percent=10, pause_s=300), WeightStep(weight_percent=50, pause_s=60)),
+)
 HELD = tuple(holds({HoldCause.NO_PROBER}, held=True))
 WAITING = Row(
     category="deploying",
@@ -104,7 +123,7 @@ CASES: dict[str, Explanation] = {
     "progressing, after a HOLD": explain(
         rolling(sub_step=SubStep.PROGRESSING),
         [*fleet(3), warming(4, revision_id=NEW.id)],
-        still_ms=30_000,
+        still=lambda since_ms, until_ms: 30_000 if until_ms > since_ms else 0,
     ),
     "all is in place": explain(rolling(sub_step=SubStep.PROGRESSING), fleet(3, revision_id=NEW.id)),
     "external, and none is registered": explain(
@@ -117,6 +136,41 @@ CASES: dict[str, Explanation] = {
     "rolling back": explain(
         rolling(sub_step=SubStep.ROLLING_BACK),
         [*fleet(2), a_route(3, revision_id=NEW.id, health=Health.UNHEALTHY)],
+    ),
+    "blue-green, waits for its delay": explain(
+        by(Policy(strategy="blue-green", promote_delay_s=120)),
+        [*fleet(3), *fleet(3, first=4, revision_id=NEW.id, ready_since_ms=NOW_MS + 30_000)],
+    ),
+    "blue-green, awaits its promotion": explain(
+        by(Policy(strategy="blue-green", auto_promote=False), sub_step=SubStep.AWAITING_PROMOTION),
+        [*fleet(3), *fleet(3, first=4, revision_id=NEW.id)],
+    ),
+    "canary, in a pause": explain(
+        by(CANARY),
+        [*fleet(3), *fleet(3, first=4, revision_id=NEW.id, traffic_ratio=0.1)],
+    ),
+    "paused": explain(
+        by(POLICY, rollout=a_rollout(POLICY, paused_at_ms=NOW_MS + 60_000)),
+        [*fleet(3), warming(4, revision_id=NEW.id)],
+        history=[
+            Row(
+                category="deploying",
+                rule="paused",
+                from_state="deploying/progressing",
+                to_state="deploying/progressing",
+                result="waiting",
+                message="paused: 0 of 3 replicas of revision 2 ready",
+                attempts=6,
+                updated_at_ms=NOW_MS + 85_000,
+            )
+        ],
+    ),
+    "ready, and the ones before are kept": explain(
+        a_deployment(current=NEW, kept=OLD, kept_until_ms=NOW_MS + 810_000),
+        [
+            *fleet(3, revision_id=NEW.id),
+            *fleet(3, first=4, traffic=Traffic.INACTIVE, traffic_ratio=0.0),
+        ],
     ),
     "half a rollout": explain(rolling(rollout=None), fleet(3)),
     "destroying": explain(a_deployment(lifecycle=Lifecycle.DESTROYING), fleet(2), holds=HELD),
@@ -170,7 +224,7 @@ GOLDEN = {
         COUNT  3 of 4 active (target 3 + surge 1)
         COUNT  3 ready, at least 3 are kept (unavailable 0)
         COUNT  1 min 30 s of 10 min before it turns back (rollout_timeout_s)
-        NEXT   starts 1 of revision 2 at its next run
+        NEXT   replace: starts 1 of revision 2 at its next run
         NEXT   if it is not done, it turns back in 8 min 30 s at the earliest
         """,
     "progressing": """
@@ -182,7 +236,7 @@ GOLDEN = {
         COUNT  3 ready, at least 3 are kept (unavailable 0)
         COUNT  1 min 30 s of 10 min before it turns back (rollout_timeout_s)
         TRIED  deploying (waiting, 4 times), 5 s ago: waiting: 1 of 3 replicas of revision 2 ready, 1 starting; 2 of others left, 2 of them ready
-        NEXT   waits for 1 replica of revision 2 to become ready
+        NEXT   wait: waits for 1 replica of revision 2 to become ready
         NEXT   if it is not done, it turns back in 8 min 30 s at the earliest
         """,
     "progressing, and it may drain": """
@@ -193,7 +247,7 @@ GOLDEN = {
         COUNT  4 of 4 active (target 3 + surge 1)
         COUNT  4 ready, at least 3 are kept (unavailable 0)
         COUNT  1 min 30 s of 10 min before it turns back (rollout_timeout_s)
-        NEXT   drains 1 of others at its next run
+        NEXT   replace: drains 1 of others at its next run
         NEXT   if it is not done, it turns back in 8 min 30 s at the earliest
         """,
     "progressing under HOLD": """
@@ -206,7 +260,7 @@ GOLDEN = {
         COUNT  1 min 30 s of 10 min before it turns back (rollout_timeout_s)
         HELD   HOLD deployment_breaker: half or more of this deployment's running routes are not ready; waits for more of them to be ready, or an operator who forces it
         HELD   HOLD no_prober: no prober is alive that trusts itself; waits for a prober to start
-        NEXT   waits for 1 replica of revision 2 to become ready
+        NEXT   wait: waits for 1 replica of revision 2 to become ready
         NEXT   if it is not done, it turns back in 8 min 30 s at the earliest, and not while it is held
         """,
     "progressing, after a HOLD": """
@@ -217,7 +271,7 @@ GOLDEN = {
         COUNT  4 of 4 active (target 3 + surge 1)
         COUNT  3 ready, at least 3 are kept (unavailable 0)
         COUNT  1 min of 10 min before it turns back (rollout_timeout_s), 30 s of HOLD not counted
-        NEXT   waits for 1 replica of revision 2 to become ready
+        NEXT   wait: waits for 1 replica of revision 2 to become ready
         NEXT   if it is not done, it turns back in 9 min at the earliest
         """,
     "all is in place": """
@@ -228,7 +282,7 @@ GOLDEN = {
         COUNT  3 of 4 active (target 3 + surge 1)
         COUNT  3 ready, at least 3 are kept (unavailable 0)
         COUNT  1 min 30 s of 10 min before it turns back (rollout_timeout_s)
-        NEXT   all is in place: it ends at its next run
+        NEXT   promote: all replicas are new and ready, at its next run
         NEXT   if it is not done, it turns back in 8 min 30 s at the earliest
         """,
     "external, and none is registered": """
@@ -239,7 +293,7 @@ GOLDEN = {
         COUNT  3 of 4 active (target 3 + surge 1)
         COUNT  3 ready, at least 3 are kept (unavailable 0)
         COUNT  1 min 30 s of 10 min before it turns back (rollout_timeout_s)
-        NEXT   waits for 3 to be registered: fleetpulse route register demo
+        NEXT   replace: waits for 3 to be registered: fleetpulse route register demo
         NEXT   if it is not done, it turns back in 8 min 30 s at the earliest
         """,
     "rolling back": """
@@ -249,8 +303,59 @@ GOLDEN = {
         COUNT  3 of 4 active (target 3 + surge 1)
         COUNT  2 ready, at least 3 are kept (unavailable 0)
         COUNT  1 min 30 s of 10 min before it ends as it is (rollout_timeout_s)
-        NEXT   starts 1 of revision 1 and drains 1 of others at its next run
+        NEXT   restore: starts 1 of revision 1 and drains 1 of others at its next run
         NEXT   if it is not done, it ends with what it has in 8 min 30 s at the earliest
+        """,
+    "blue-green, waits for its delay": """
+        STATE  deploying/progressing, for 1 min 30 s, from revision 1 to revision 2
+        COUNT  6 of 3 replicas ready: 6 ready
+        COUNT  3 of 3 of revision 2 ready, 0 starting, 3 of others left
+        COUNT  0 of 3 new replicas lost before it stops (max_failed_replicas)
+        COUNT  6 of 6 active (target 3 + surge 3)
+        COUNT  6 ready, at least 3 are kept (unavailable 0)
+        COUNT  1 min 30 s of 2 h before it turns back (rollout_timeout_s)
+        NEXT   promote_delay: all greens are ready, but not for long enough, for another 1 min
+        NEXT   if it is not done, it turns back in 1 h 58 min at the earliest
+        """,
+    "blue-green, awaits its promotion": """
+        STATE  deploying/awaiting promotion, for 1 min 30 s, from revision 1 to revision 2
+        COUNT  6 of 3 replicas ready: 6 ready
+        COUNT  3 of 3 of revision 2 ready, 0 starting, 3 of others left
+        COUNT  0 of 3 new replicas lost before it stops (max_failed_replicas)
+        COUNT  6 of 6 active (target 3 + surge 3)
+        COUNT  6 ready, at least 3 are kept (unavailable 0)
+        COUNT  1 min 30 s of 2 h before it turns back (rollout_timeout_s)
+        NEXT   awaiting_promotion: still waits for an operator; to go on: fleetpulse rollout promote demo
+        NEXT   if it is not done, it turns back in 1 h 58 min at the earliest
+        """,
+    "canary, in a pause": """
+        STATE  deploying/progressing, for 1 min 30 s, from revision 1 to revision 2
+        COUNT  6 of 3 replicas ready: 6 ready
+        COUNT  3 of 3 of revision 2 ready, 0 starting, 3 of others left
+        COUNT  0 of 3 new replicas lost before it stops (max_failed_replicas)
+        COUNT  6 of 6 active (target 3 + surge 3)
+        COUNT  6 ready, at least 3 are kept (unavailable 0)
+        COUNT  1 min 30 s of 2 h before it turns back (rollout_timeout_s)
+        NEXT   pause_step: the share stays as it is until its pause is over, for another 3 min 30 s
+        NEXT   if it is not done, it turns back in 1 h 58 min at the earliest
+        """,
+    "paused": """
+        STATE  deploying/progressing, for 1 min 30 s, from revision 1 to revision 2
+        COUNT  3 of 3 replicas ready: 1 provisioning warming up, 3 ready
+        COUNT  0 of 3 of revision 2 ready, 1 starting, 3 of others left
+        COUNT  0 of 3 new replicas lost before it stops (max_failed_replicas)
+        COUNT  4 of 4 active (target 3 + surge 1)
+        COUNT  3 ready, at least 3 are kept (unavailable 0)
+        COUNT  1 min of 10 min before it turns back (rollout_timeout_s)
+        TRIED  deploying/paused (waiting, 6 times), 5 s ago: paused: 0 of 3 replicas of revision 2 ready
+        NEXT   paused: an operator stopped it: nothing moves and no clock runs; to go on: fleetpulse rollout resume demo
+        NEXT   if it is not done, it turns back in 9 min at the earliest, and not while it is paused
+        """,
+    "ready, and the ones before are kept": """
+        STATE  ready, for 1 min 30 s, revision 2
+        COUNT  6 of 3 replicas ready: 6 ready
+        NEXT   nothing: it is as wanted
+        NEXT   3 replicas of revision 1 kept for another 12 min to switch back to: fleetpulse rollout rollback demo
         """,
     "half a rollout": """
         STATE  deploying/provisioning, for 1 min 30 s, from revision 1 to revision 2
