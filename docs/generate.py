@@ -26,7 +26,7 @@ from controller.definition.variants import ENGINES, RuntimeVariant
 from controller.gauges import PUBLICATION_REFUSED
 from controller.invariants import Invariant
 from controller.metrics import ControllerMetrics, Publish
-from controller.model import HealthCheck, Outcome, Policy, Route, WeightStep
+from controller.model import HealthCheck, Outcome, Policy, WeightStep
 from controller.model_definition import Model, ModelHealthCheck, ModelService
 from controller.reconcile.handler import Mark
 from controller.reconcile.leadership import WAKES
@@ -59,6 +59,7 @@ from probe.reasons import REASONS, OutcomeKind, Reason
 from tests.fakes.nouns import NEW
 from tests.fakes.replies import TABLE
 from tests.fakes.small_world import SmallWorld
+from tests.fakes.traces import TRACED, live_on, trace
 
 PAGES: Final = (
     "api.md",
@@ -307,16 +308,25 @@ def rolling_trace() -> str:
         seen = [before.ready_others, before.ready_wanted, before.ready]
         rows.append([len(rows) + 1, *seen, does, world.active, world.ready])
         for route in world.live:
-            _live_on(world, route)
+            live_on(world, route)
     head = ("cycle", "old ready", "new ready", "ready", "decides", "active after", "ready after")
     return table(head, rows)
 
 
-def _live_on(world: SmallWorld, route: Route) -> None:
-    """Let a new replica become ready, and a drained one end, before the next cycle."""
-    while route.stage is not None:
-        world.advance(route)
-        route = world.routes[route.id]
+def rolling_bounds() -> str:
+    """Return what rolling updates take, and how far they stray."""
+    rows = (
+        [
+            each.target,
+            each.surge,
+            each.unavailable,
+            each.steps,
+            f"{each.lowest_ready} (at least {each.min_avail})",
+            f"{each.highest_active} (at most {each.max_total})",
+        ]
+        for each in (trace(*given) for given in TRACED)
+    )
+    return table(("D", "surge", "unavailable", "steps", "lowest ready", "highest active"), rows)
 
 
 BLOCKS: Final[Mapping[str, Build]] = {
@@ -369,6 +379,7 @@ BLOCKS: Final[Mapping[str, Build]] = {
     "gates": lambda _: members(Gate, "controller/route/guard/budget.py"),
     "invariants": lambda _: members(Invariant, "controller/invariants.py"),
     "rolling-trace": lambda _: rolling_trace(),
+    "rolling-bounds": lambda _: rolling_bounds(),
     **{f"strategy-{name}": partial(_told, name) for name in STRATEGIES},
     "rules-back": lambda _: rules(BACK),
     "weight-step": partial(struct, WeightStep),
