@@ -20,12 +20,14 @@ from controller.api.access import Role
 from controller.api.routing import ROLE, Asked
 from controller.db.feed import Feed
 from controller.db.history import HistoryEntry, deployment_state
+from controller.explanation import span
 from controller.model import Deployment, DeploymentId, Health, Lifecycle, Route
-from controller.rollout.strategies import bounds_of
+from controller.rollout.progress import Clock, Progress
 
 REFRESH_S: Final = 5
 ROWS_MAX: Final = 200
 EVENTS: Final = 20
+_STANDS: Final = {Clock.RUNS: "", Clock.HELD: " (HOLD)", Clock.PAUSED: " (paused)"}
 _STYLE: Final = """\
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; }
 body { margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
@@ -67,6 +69,8 @@ class Sight:
     deployments: Sequence[Deployment]
     routes: Sequence[Route]
     events: Sequence[HistoryEntry]
+    rollouts: Sequence[Progress] = ()
+    """Those in flight."""
 
 
 StandingNow = Callable[[], Standing]
@@ -83,6 +87,7 @@ async def overview(
         deployments=await verbs.list_deployments(),
         routes=await verbs.list_routes(),
         events=await feed.latest(limit=EVENTS),
+        rollouts=await verbs.rollouts_in_flight(limit=ROWS_MAX),
     )
     return Response(page(sight), headers={"content-security-policy": CSP})
 
@@ -136,29 +141,41 @@ def _fleet(routes: Sequence[Route]) -> str:
 
 
 def _rollouts(sight: Sight) -> str:
-    rows = [_rollout(each, sight) for each in sight.deployments if each.rollout is not None]
-    if not rows:
+    if not sight.rollouts:
         return '<p class="dim">none in flight</p>'
-    return _table(("deployment", "step", "new ready", "", "ready / floor", "ends by (UTC)"), rows)
+    head = (
+        "deployment",
+        "revision",
+        "strategy",
+        "step",
+        "new ready",
+        "",
+        "traffic to new",
+        "ready / floor",
+        "active / ceiling",
+        "ends by itself in",
+        "next",
+    )
+    return _table(head, map(_rollout, sight.rollouts))
 
 
-def _rollout(deployment: Deployment, sight: Sight) -> list[str]:
-    rollout = deployment.rollout
-    assert rollout is not None  # noqa: S101 - the caller chose those that have one
-    mine = [route for route in sight.routes if route.deployment_id == deployment.id]
-    new = sum(route.ready for route in mine if route.revision_id == rollout.revision_id)
-    ready, wanted = sum(route.ready for route in mine), deployment.target_count
-    floor = bounds_of(rollout.policy, wanted).min_avail
-    step = (deployment.sub_step or "").replace("_", " ")
-    bar = f'<progress max="{max(wanted, 1)}" value="{min(new, wanted)}"></progress>'
-    deadline = datetime.fromtimestamp(rollout.deadline_at_ms / 1000, tz=UTC)
+def _rollout(progress: Progress) -> list[str]:
+    limits, deadline, coming = progress.limits, progress.deadline, progress.outlook
+    new, wanted = progress.ready_of("new"), progress.target
+    numbers = (progress.from_number, progress.to_number)
+    step = progress.state.rpartition("/")[2].replace("_", " ")
     return [
-        escape(deployment.name),
+        escape(progress.deployment),
+        " → ".join(str(number) for number in numbers if number is not None),
+        escape(progress.strategy),
         escape(step),
         f"{new} / {wanted}",
-        bar,
-        f"{ready} / {floor}",
-        f"{deadline:%m-%d %H:%M}",
+        f'<progress max="{max(wanted, 1)}" value="{min(new, wanted)}"></progress>',
+        f"{progress.traffic_percent} %",
+        "" if limits is None else f"{limits.ready} / {limits.floor}",
+        "" if limits is None else f"{limits.active} / {limits.ceiling}",
+        "" if deadline is None else span(deadline.left_s) + _STANDS[deadline.clock],
+        "" if coming is None else escape(coming.sentence),
     ]
 
 

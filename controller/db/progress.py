@@ -4,20 +4,31 @@ For `rollout watch` and the API, which ask often: it reads that deployment and n
 nothing. HOLD is told as the leader recorded it.
 """
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controller.db import holds
-from controller.db.deployments import revisions_of
+from controller.db.bulk import chunks
+from controller.db.deployments import find_deployments, revisions_of
 from controller.db.history import HistoryEntry, deployment_state, rollout_history
 from controller.db.rollouts import rollouts_of
 from controller.db.rows import route_of, select_routes
 from controller.db.session import now_ms
-from controller.db.tables import LIVE, TERMINAL, rollouts, routes
+from controller.db.tables import LIVE, TERMINAL, deployments, rollouts, routes
 from controller.errors import NotFound
-from controller.model import Deployment, Lifecycle, RolloutId, Route, RouteStatus
+from controller.model import (
+    Deployment,
+    DeploymentId,
+    HoldSpan,
+    Lifecycle,
+    RolloutId,
+    Route,
+    RouteStatus,
+)
 from controller.rollout import machine
 from controller.rollout.cycle import Cycle
 from controller.rollout.outlook import nobody
@@ -41,14 +52,12 @@ async def progress_of(connection: AsyncConnection, deployment: Deployment) -> Pr
         raise NotFound(
             f"{deployment.name} has had no rollout yet: start one with `fleetpulse rollout start`"
         )
-    mine = select_routes(routes.c.deployment_id == deployment.id, routes.c.status.in_(LIVE))
-    found = tuple(map(route_of, await connection.execute(mine)))
     told = await rollout_history(connection, deployment.id, rollout.id, limit=DECISIONS)
     decisions = tuple(map(_decided, reversed(told)))
     state = deployment_state(deployment)
-    cycle = await _cycle(connection, deployment, found)
-    if cycle is not None:
+    for cycle in await _cycles(connection, [deployment]):
         return in_flight(cycle, state=state, decisions=decisions)
+    found = (await _routes(connection, [deployment])).get(deployment.id, [])
     return newest(
         deployment,
         rollout,
@@ -79,33 +88,77 @@ async def decisions_of(
     return await rollout_history(connection, deployment.id, rollout_id, limit=limit)
 
 
-async def _cycle(
-    connection: AsyncConnection, deployment: Deployment, found: tuple[Route, ...]
-) -> Cycle | None:
-    rollout = deployment.rollout
-    if deployment.lifecycle is not Lifecycle.DEPLOYING or rollout is None:
-        return None
-    since_ms = min(rollout.started_at_ms, deployment.phase_entered_at_ms)
-    spans = await holds.spans(connection, since_ms=since_ms)
-    failed = await _failed(connection, rollout.id)
-    held = any(span.to_ms is None and span.deployment_id in (None, deployment.id) for span in spans)
-    return machine.look(
-        deployment,
-        found,
-        (await connection.execute(select(now_ms()))).scalar_one(),
-        failed=failed,
-        fresh=nobody(),
-        held=held,
-        still=lambda since_ms, until_ms: stood_still_ms(
-            spans, deployment.id, since_ms=since_ms, until_ms=until_ms
-        ),
+async def all_in_flight(connection: AsyncConnection, *, limit: int) -> tuple[Progress, ...]:
+    """Return how far the rollouts in flight are, without their decisions, oldest deployment first.
+
+    A handful of queries for all of them: a page that is looked at again and again asks for it.
+    """
+    moving = await find_deployments(
+        connection, deployments.c.lifecycle == Lifecycle.DEPLOYING.value
     )
+    cycles = await _cycles(connection, moving[:limit])
+    return tuple(in_flight(cycle, state=deployment_state(cycle.deployment)) for cycle in cycles)
 
 
-async def _failed(connection: AsyncConnection, rollout_id: RolloutId) -> int:
+async def _cycles(connection: AsyncConnection, among: Sequence[Deployment]) -> list[Cycle]:
+    """Return what the rules see of those that have a rollout in flight."""
+    moving = [
+        (each, each.rollout)
+        for each in among
+        if each.lifecycle is Lifecycle.DEPLOYING and each.rollout is not None
+    ]
+    if not moving:
+        return []
+    found = await _routes(connection, [each for each, _ in moving])
+    failed = await _failed(connection, [rollout.id for _, rollout in moving])
+    since_ms = min(min(each.phase_entered_at_ms, one.started_at_ms) for each, one in moving)
+    spans = await holds.spans(connection, since_ms=since_ms)
+    now = (await connection.execute(select(now_ms()))).scalar_one()
+    looked = (
+        machine.look(
+            each,
+            found.get(each.id, []),
+            now,
+            failed=failed.get(rollout.id, 0),
+            fresh=nobody(),
+            held=any(one.to_ms is None and one.deployment_id in (None, each.id) for one in spans),
+            still=partial(_still, spans, each.id),
+        )
+        for each, rollout in moving
+    )
+    return [cycle for cycle in looked if cycle is not None]
+
+
+def _still(
+    spans: Sequence[HoldSpan], deployment_id: DeploymentId, since_ms: int, until_ms: int
+) -> int:
+    return stood_still_ms(spans, deployment_id, since_ms=since_ms, until_ms=until_ms)
+
+
+async def _routes(
+    connection: AsyncConnection, of: Sequence[Deployment]
+) -> Mapping[DeploymentId, Sequence[Route]]:
+    found: dict[DeploymentId, list[Route]] = {}
+    for ids in chunks(each.id for each in of):
+        query = select_routes(routes.c.deployment_id.in_(ids), routes.c.status.in_(LIVE))
+        for route in map(route_of, await connection.execute(query)):
+            found.setdefault(route.deployment_id, []).append(route)
+    return found
+
+
+async def _failed(
+    connection: AsyncConnection, rollout_ids: Sequence[RolloutId]
+) -> Mapping[RolloutId, int]:
     lost = (*TERMINAL, RouteStatus.TERMINATING.value)
-    query = select(func.count()).where(routes.c.rollout_id == rollout_id, routes.c.status.in_(lost))
-    return int((await connection.execute(query)).scalar_one())
+    found: dict[RolloutId, int] = {}
+    for ids in chunks(rollout_ids):
+        query = (
+            select(routes.c.rollout_id, func.count())
+            .where(routes.c.rollout_id.in_(ids), routes.c.status.in_(lost))
+            .group_by(routes.c.rollout_id)
+        )
+        found |= {RolloutId(key): count for key, count in await connection.execute(query)}
+    return found
 
 
 def _decided(entry: HistoryEntry) -> Decided:

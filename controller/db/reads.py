@@ -3,19 +3,24 @@
 Each question is one transaction, so that what it answers is of one moment.
 """
 
+from functools import partial
+
+import anyio.to_thread
 from sqlalchemy.sql import ColumnElement
 
+from controller.db import planning
 from controller.db.audit import AuditEntry, audit_of
 from controller.db.deployments import find_deployments, numbered, revisions_of
 from controller.db.history import HistoryEntry, history_of
 from controller.db.named import living
-from controller.db.progress import decisions_of, progress_of
+from controller.db.progress import all_in_flight, decisions_of, progress_of
 from controller.db.rollouts import rollouts_of
 from controller.db.rows import route_of, select_routes
 from controller.db.session import Database
 from controller.db.tables import LIVE, routes
 from controller.errors import NotFound
 from controller.model import Deployment, Revision, Rollout, RolloutId, Route, RouteId
+from controller.rollout.planned import RolloutPlan
 from controller.rollout.progress import Progress
 
 
@@ -76,6 +81,11 @@ class Reads:
         async with self._database.read() as connection:
             return await progress_of(connection, await living(connection, name))
 
+    async def rollouts_in_flight(self, *, limit: int) -> tuple[Progress, ...]:
+        """Return how far the rollouts in flight are, without their decisions."""
+        async with self._database.read() as connection:
+            return await all_in_flight(connection, limit=limit)
+
     async def rollout_decisions(
         self, name: str, rollout_id: RolloutId, *, limit: int = 50
     ) -> tuple[HistoryEntry, ...]:
@@ -87,6 +97,21 @@ class Reads:
         async with self._database.read() as connection:
             found = await living(connection, name)
             return await decisions_of(connection, found, rollout_id, limit=limit)
+
+    async def plan_rollout(
+        self, name: str, number: int, *, starts_in_s: float | None = None
+    ) -> RolloutPlan:
+        """Tell what a rollout to a revision would do, if its replicas start in that time.
+
+        Raises:
+            InvalidInput: if the time cannot be, or there are too many steps.
+            NotFound: if there is no such deployment or revision.
+            Conflict: if it is current already, or the deployment is being deleted.
+        """
+        async with self._database.read() as connection:
+            found = await planning.material(connection, name, number)
+        work = partial(planning.planned, *found, starts_in=starts_in_s)
+        return await anyio.to_thread.run_sync(work)  # seconds of work must not stop a leader
 
     async def list_routes(self, name: str | None = None) -> tuple[Route, ...]:
         """Return the routes that are not terminal, of one deployment or of all, oldest first.

@@ -9,7 +9,10 @@ import pytest
 from controller.api.page import CSP, ROWS_MAX, Sight, Standing, page
 from controller.db.history import HistoryEntry
 from controller.model import DeploymentId, Health, Lifecycle, Policy
-from tests.fakes.nouns import a_deployment, a_rollout, a_route, deploying
+from controller.rollout import machine
+from controller.rollout.outlook import nobody
+from controller.rollout.progress import Progress, in_flight
+from tests.fakes.nouns import NEW, NOW_MS, a_deployment, a_rollout, a_route, deploying, fleet
 
 HOSTILE = """<script>alert(1)</script><img src=x onerror='y'>"&\u202e"""
 WELL = Standing(leads=True, trouble=None, hold=())
@@ -56,7 +59,14 @@ def a_sight(**given: object) -> Sight:
 def test_hostile_names_stay_text() -> None:
     standing = Standing(leads=True, trouble=None, hold=(HOSTILE,))
     rolling = replace(deploying(), name=HOSTILE)
-    shown = page(a_sight(standing=standing, deployments=(rolling,), events=(an_event(HOSTILE),)))
+    shown = page(
+        a_sight(
+            standing=standing,
+            deployments=(rolling,),
+            events=(an_event(HOSTILE),),
+            rollouts=(a_progress(paused=True, name=HOSTILE),),
+        )
+    )
     trouble = page(a_sight(standing=Standing(leads=False, trouble=HOSTILE, hold=())))
     for text in (shown, trouble):
         read = Reader(text)
@@ -84,13 +94,37 @@ def test_the_fleet_is_counted_by_state() -> None:
         assert told in text
 
 
-def test_a_rollout_shows_its_progress_and_its_floor() -> None:
-    rolling = deploying(
-        replicas=4, rollout=a_rollout(Policy(surge=1, unavailable=1), deadline_at_ms=0)
+def a_progress(*, paused: bool = False, name: str = "demo") -> Progress:
+    policy = Policy(surge=1, unavailable=1, rollout_timeout_s=600)
+    rollout = a_rollout(policy, paused_at_ms=NOW_MS + 60_000 if paused else None)
+    cycle = machine.look(
+        replace(deploying(replicas=4, rollout=rollout), name=name),
+        [*fleet(3), a_route(4, revision_id=NEW.id)],
+        NOW_MS + 90_000,
+        failed=0,
+        fresh=nobody(),
     )
-    text = Reader(page(a_sight(deployments=(rolling,)))).text
-    assert "0 / 4" in text
-    assert "0 / 3" in text, "the floor: four wanted, one may be missing"
+    assert cycle is not None
+    return in_flight(cycle, state="deploying/progressing")
+
+
+def test_a_rollout_shows_its_strategy_its_limits_and_what_comes_next() -> None:
+    text = Reader(page(a_sight(rollouts=(a_progress(),)))).text
+    for told in (
+        "1 → 2rollingprogressing1 / 4",
+        "25 %",
+        "4 / 3",
+        "4 / 5",
+        "8 min 30 s",
+        "replace: starts 1 of revision 2 and drains 1 of others at its next run",
+    ):
+        assert told in text, told
+
+
+def test_a_paused_rollout_says_how_to_go_on() -> None:
+    text = Reader(page(a_sight(rollouts=(a_progress(paused=True),)))).text
+    assert "9 min (paused)" in text
+    assert "fleetpulse rollout resume demo" in text
 
 
 def test_incidents_and_standbys_say_so() -> None:
