@@ -5,21 +5,31 @@ time (R-67).
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import product
 from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from controller.model import Lifecycle, RouteStatus, Snapshot
-from controller.rollout.strategies import bounds_of
+from controller.cycles import cycles
+from controller.model import (
+    Lifecycle,
+    RevisionId,
+    Route,
+    RouteStatus,
+    Snapshot,
+    SubStep,
+    Traffic,
+)
+from controller.rollout.progress import KEPT, READY, Clock, deadline
 from controller.route.guard import HoldCause
 
 PUBLICATION_REFUSED: Final = "publication_refused"
 """The kind of incident that is no cause to hold: a table of routes that is not believed."""
 DEPLOYMENT_UNREADABLE: Final = "deployment_unreadable"
 """The kind of incident in which a deployment is left alone: a row of it cannot be read."""
+AWAITING: Final = SubStep.AWAITING_PROMOTION
 _EMPTY = Snapshot(now_ms=0, deployments={}, routes=(), failed_counts={})
 
 
@@ -53,36 +63,54 @@ def _deployments(snapshot: Snapshot) -> Iterator[Metric]:
     routes = GaugeMetricFamily(
         "fleetpulse_routes", "Routes by state.", labels=["deployment", "state"]
     )
-    states = Counter(
-        (route.deployment_id, "ready" if route.ready else route.status.value)
-        for route in snapshot.routes
-    )
+    kept = {each.kept.id for each in snapshot.deployments.values() if each.kept is not None}
+    states = Counter((route.deployment_id, _state(route, kept)) for route in snapshot.routes)
     for deployment in snapshot.deployments.values():
         wanted.add_metric([deployment.name], deployment.target_count)
-        for state in ("ready", *RouteStatus):
+        for state in (READY, KEPT, *RouteStatus):
             if count := states[deployment.id, str(state)]:
                 routes.add_metric([deployment.name, str(state)], count)
     yield from (wanted, routes)
 
 
+def _state(route: Route, kept: Collection[RevisionId]) -> str:
+    """Return what a route counts as; one that is kept to switch back to makes up for nobody."""
+    if not route.ready:
+        return route.status.value
+    idle = route.traffic is Traffic.INACTIVE
+    return KEPT if idle and route.revision_id in kept else READY
+
+
 def _rollouts(snapshot: Snapshot) -> Iterator[Metric]:
-    floor, started, deadline = (
+    floor, started, ends = (
         GaugeMetricFamily(f"fleetpulse_rollout_{name}", text, labels=["deployment"])
         for name, text in (
             ("ready_floor", "Ready routes a rollout keeps: target less unavailable."),
             ("started_timestamp_seconds", "When a rollout began, database time."),
-            ("deadline_timestamp_seconds", "When a rollout ends by itself, database time."),
+            (
+                "deadline_timestamp_seconds",
+                "When a rollout ends by itself, database time; HOLD and a pause move it.",
+            ),
         )
     )
-    for deployment in snapshot.deployments.values():
-        rollout = deployment.rollout
-        if deployment.lifecycle is not Lifecycle.DEPLOYING or rollout is None:
-            continue
-        bounds = bounds_of(rollout.policy, deployment.target_count)
-        floor.add_metric([deployment.name], bounds.min_avail)
-        started.add_metric([deployment.name], rollout.started_at_ms / 1000)
-        deadline.add_metric([deployment.name], rollout.deadline_at_ms / 1000)
-    yield from (_sides(snapshot), floor, started, deadline)
+    stands = GaugeMetricFamily(
+        "fleetpulse_rollout_stands",
+        "1 while a rollout stands still: under HOLD, paused, or waiting for its promotion.",
+        labels=["deployment", "cause"],
+    )
+    for cycle in cycles(snapshot):
+        name, clock = cycle.deployment.name, deadline(cycle)
+        floor.add_metric([name], cycle.bounds.min_avail)
+        started.add_metric([name], cycle.rollout.started_at_ms / 1000)
+        ends.add_metric([name], round(snapshot.now_ms + clock.left_s * 1000) / 1000)
+        causes = {
+            Clock.HELD.value: clock.clock is Clock.HELD,
+            Clock.PAUSED.value: clock.clock is Clock.PAUSED,
+            AWAITING.value: cycle.deployment.sub_step is AWAITING,
+        }
+        for cause, does in causes.items():
+            stands.add_metric([name, cause], float(does))
+    yield from (_sides(snapshot), floor, started, ends, stands)
 
 
 def _sides(snapshot: Snapshot) -> Metric:

@@ -5,12 +5,12 @@ nothing. HOLD is told as the leader recorded it.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Final
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from controller.cycles import cycles
 from controller.db import holds
 from controller.db.bulk import chunks
 from controller.db.deployments import find_deployments, revisions_of
@@ -22,18 +22,14 @@ from controller.db.tables import LIVE, TERMINAL, deployments, rollouts, routes
 from controller.errors import NotFound
 from controller.model import (
     Deployment,
-    DeploymentId,
-    HoldSpan,
     Lifecycle,
     RolloutId,
     Route,
     RouteStatus,
+    Snapshot,
 )
-from controller.rollout import machine
 from controller.rollout.cycle import Cycle
-from controller.rollout.outlook import nobody
 from controller.rollout.progress import Decided, Progress, in_flight, newest
-from controller.route.guard.clocks import stood_still_ms
 
 DECISIONS: Final = 6
 """The last ones, which fit on a screen."""
@@ -57,7 +53,7 @@ async def progress_of(connection: AsyncConnection, deployment: Deployment) -> Pr
     state = deployment_state(deployment)
     for cycle in await _cycles(connection, [deployment]):
         return in_flight(cycle, state=state, decisions=decisions)
-    found = (await _routes(connection, [deployment])).get(deployment.id, [])
+    found = await _routes(connection, [deployment])
     return newest(
         deployment,
         rollout,
@@ -102,48 +98,35 @@ async def all_in_flight(connection: AsyncConnection, *, limit: int) -> tuple[Pro
 
 async def _cycles(connection: AsyncConnection, among: Sequence[Deployment]) -> list[Cycle]:
     """Return what the rules see of those that have a rollout in flight."""
-    moving = [
-        (each, each.rollout)
+    moving = {
+        each.id: each
         for each in among
         if each.lifecycle is Lifecycle.DEPLOYING and each.rollout is not None
-    ]
+    }
     if not moving:
         return []
-    found = await _routes(connection, [each for each, _ in moving])
-    failed = await _failed(connection, [rollout.id for _, rollout in moving])
-    since_ms = min(min(each.phase_entered_at_ms, one.started_at_ms) for each, one in moving)
-    spans = await holds.spans(connection, since_ms=since_ms)
-    now = (await connection.execute(select(now_ms()))).scalar_one()
-    looked = (
-        machine.look(
-            each,
-            found.get(each.id, []),
-            now,
-            failed=failed.get(rollout.id, 0),
-            fresh=nobody(),
-            held=any(one.to_ms is None and one.deployment_id in (None, each.id) for one in spans),
-            still=partial(_still, spans, each.id),
-        )
-        for each, rollout in moving
+    in_flight_now = [each.rollout for each in moving.values() if each.rollout is not None]
+    found = await _routes(connection, list(moving.values()))
+    failed = await _failed(connection, [rollout.id for rollout in in_flight_now])
+    clocks = [each.phase_entered_at_ms for each in moving.values()]
+    clocks += [rollout.started_at_ms for rollout in in_flight_now]
+    spans = await holds.spans(connection, since_ms=min(clocks))
+    snapshot = Snapshot(
+        now_ms=(await connection.execute(select(now_ms()))).scalar_one(),
+        deployments=moving,
+        routes=found,
+        failed_counts=failed,
+        holds=spans,
     )
-    return [cycle for cycle in looked if cycle is not None]
+    return list(cycles(snapshot))
 
 
-def _still(
-    spans: Sequence[HoldSpan], deployment_id: DeploymentId, since_ms: int, until_ms: int
-) -> int:
-    return stood_still_ms(spans, deployment_id, since_ms=since_ms, until_ms=until_ms)
-
-
-async def _routes(
-    connection: AsyncConnection, of: Sequence[Deployment]
-) -> Mapping[DeploymentId, Sequence[Route]]:
-    found: dict[DeploymentId, list[Route]] = {}
+async def _routes(connection: AsyncConnection, of: Sequence[Deployment]) -> tuple[Route, ...]:
+    found: list[Route] = []
     for ids in chunks(each.id for each in of):
         query = select_routes(routes.c.deployment_id.in_(ids), routes.c.status.in_(LIVE))
-        for route in map(route_of, await connection.execute(query)):
-            found.setdefault(route.deployment_id, []).append(route)
-    return found
+        found += map(route_of, await connection.execute(query))
+    return tuple(found)
 
 
 async def _failed(

@@ -1,5 +1,7 @@
 """The controller's exposition: every promised name, from the start, and no series too long."""
 
+from dataclasses import replace
+
 import pytest
 
 from controller.invariants import Invariant
@@ -9,11 +11,15 @@ from controller.model import (
     Deployment,
     DeploymentChange,
     DeploymentId,
+    HoldSpan,
     Lifecycle,
     Outcome,
+    Policy,
     RouteChange,
     RouteStatus,
     Stage,
+    SubStep,
+    Traffic,
 )
 from controller.route.evict import CATEGORY, HEALTH_POLICY, ORPHAN
 from controller.route.guard import Gate, HoldCause
@@ -21,7 +27,9 @@ from controller.settings import PERIODS
 from tests.fakes.nouns import (
     NEW,
     NOW_MS,
+    OLD,
     a_deployment,
+    a_rollout,
     a_route,
     deploying,
     fleet,
@@ -130,9 +138,18 @@ class TestSeriesEnd:
             "fleetpulse_rollout_ready_floor",
             "fleetpulse_rollout_started_timestamp_seconds",
             "fleetpulse_rollout_deadline_timestamp_seconds",
+            "fleetpulse_rollout_stands",
         }
         metrics.observed(snapshot_of(fleet(3), a_deployment()), [])
         assert series(metrics) == at_rest
+
+
+def causes(metrics: ControllerMetrics) -> dict[str, float | None]:
+    """Return why the rollout stands still."""
+    return {
+        cause: value(metrics, "rollout_stands", deployment="demo", cause=cause)
+        for cause in ("held", "paused", "awaiting_promotion")
+    }
 
 
 class TestPictures:
@@ -159,6 +176,45 @@ class TestPictures:
         assert value(metrics, "rollout_ready_floor", deployment="demo") == 3
         deadline_s = value(metrics, "rollout_deadline_timestamp_seconds", deployment="demo")
         assert deadline_s == NOW_MS / 1000 + 7200
+
+    def test_who_is_kept_to_switch_back_to_makes_up_for_nobody(
+        self, metrics: ControllerMetrics
+    ) -> None:
+        kept = fleet(3, first=4, traffic=Traffic.INACTIVE, traffic_ratio=0.0)
+        routes = [*fleet(2, revision_id=NEW.id), *kept]
+        metrics.observed(snapshot_of(routes, a_deployment(current=NEW, kept=OLD)), [])
+        assert value(metrics, "routes", deployment="demo", state="ready") == 2
+        assert value(metrics, "routes", deployment="demo", state="kept") == 3
+
+    def test_greens_are_ready_on_the_new_side_and_who_promotes_is_waited_for(
+        self, metrics: ControllerMetrics
+    ) -> None:
+        policy = Policy(strategy="blue-green", auto_promote=False)
+        routes = [*fleet(3), *fleet(3, first=4, revision_id=NEW.id, traffic=Traffic.INACTIVE)]
+        waiting = deploying(policy=policy, sub_step=SubStep.AWAITING_PROMOTION)
+        metrics.observed(snapshot_of(routes, waiting), [])
+        of = {"deployment": "demo", "state": "ready"}
+        assert value(metrics, "rollout_replicas", side="new", **of) == 3
+        assert value(metrics, "rollout_replicas", side="old", **of) == 3
+        assert value(metrics, "rollout_ready_floor", deployment="demo") == 3
+        assert causes(metrics) == {"held": 0, "paused": 0, "awaiting_promotion": 1}
+
+    def test_a_pause_and_a_hold_move_the_deadline(self, metrics: ControllerMetrics) -> None:
+        """S15"""
+        policy = Policy(rollout_timeout_s=600)
+        paused = deploying(rollout=a_rollout(policy, paused_at_ms=NOW_MS + 60_000))
+        now_ms = NOW_MS + 90_000
+        metrics.observed(snapshot_of(fleet(3), paused, now_ms=now_ms), [])
+        ends_at_s = value(metrics, "rollout_deadline_timestamp_seconds", deployment="demo")
+        assert ends_at_s == NOW_MS / 1000 + 630
+        assert causes(metrics) == {"held": 0, "paused": 1, "awaiting_promotion": 0}
+        span = HoldSpan(deployment_id=None, from_ms=NOW_MS + 40_000, to_ms=None)
+        rolling = deploying(rollout=a_rollout(policy))
+        seen = replace(snapshot_of(fleet(3), rolling, now_ms=now_ms), holds=(span,))
+        metrics.observed(seen, [])
+        ends_at_s = value(metrics, "rollout_deadline_timestamp_seconds", deployment="demo")
+        assert ends_at_s == NOW_MS / 1000 + 650
+        assert causes(metrics) == {"held": 1, "paused": 0, "awaiting_promotion": 0}
 
     def test_an_incident_is_shown_while_it_lasts(self, metrics: ControllerMetrics) -> None:
         metrics.observed(snapshot_of([]), [HoldCause.COVERAGE])
