@@ -35,6 +35,7 @@ from controller.model import (
     Route,
     RouteId,
 )
+from controller.rollout.planned import RolloutPlan
 from controller.rollout.progress import Progress
 from controller.service import DeploymentApplied
 
@@ -191,6 +192,15 @@ class ApiClient:
         """Begin to make a revision current; a rollout in flight is superseded."""
         wish = _Wish(reason, expected_version, {"number": number})
         return await self._ask("POST", _path(name, "activate"), Rollout, wish)
+
+    async def plan_rollout(
+        self, name: str, number: int, *, starts_in_s: float | None = None
+    ) -> RolloutPlan:
+        """Tell what a rollout to a revision would do, if its replicas start in that time."""
+        asked: dict[str, str | int] = {"revision": number}
+        if starts_in_s is not None:
+            asked["starts_in_s"] = repr(starts_in_s)
+        return await self._get(_path(name, "rollout", "plan"), RolloutPlan, asked)
 
     async def pause_rollout(
         self, name: str, *, reason: str = "", expected_version: int | None = None

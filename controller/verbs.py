@@ -20,6 +20,7 @@ from controller.model import (
     Route,
     RouteId,
 )
+from controller.rollout.planned import RolloutPlan
 from controller.rollout.progress import Progress
 from controller.service import DeploymentApplied
 
@@ -82,6 +83,10 @@ class Verbs(Protocol):
     async def activate(  # noqa: D102
         self, name: str, number: int, *, reason: str = "", expected_version: int | None = None
     ) -> Rollout: ...
+
+    async def plan_rollout(  # noqa: D102
+        self, name: str, number: int, *, starts_in_s: float | None = None
+    ) -> RolloutPlan: ...
 
     async def pause_rollout(  # noqa: D102
         self, name: str, *, reason: str = "", expected_version: int | None = None

@@ -29,15 +29,26 @@ from controller.api.views import (
     shown,
 )
 from controller.db.applying import DeploymentApplied
+from controller.db.planning import STARTS_IN_MAX_S
 from controller.definition.deployment_file import DeploymentFile
 from controller.explanation import Explanation
 from controller.model import Deployment, RolloutId
+from controller.rollout.planned import RolloutPlan
 from controller.rollout.progress import Progress
 
 ENTRIES_MAX: Final = 1000
 Entries = Annotated[int, Parameter(ge=1, le=ENTRIES_MAX, description="How many at most.")]
 
 Number = Annotated[int, Parameter(ge=1, le=NUMBER_MAX, description="Of the revision.")]
+
+StartsIn = Annotated[
+    float | None,
+    Parameter(
+        ge=0,
+        le=STARTS_IN_MAX_S,
+        description="Seconds until a new replica is ready; by default the grace of its check.",
+    ),
+]
 
 
 def _etag(deployment: Deployment) -> dict[str, str]:
@@ -177,6 +188,14 @@ async def rollout_decisions(
     return History(items=all_shown(decided, HistoryView))
 
 
+@looks("/v1/deployments/{name:str}/rollout/plan", 404, 409)
+async def plan_rollout(
+    verbs: Asked, name: Name, revision: Number, starts_in_s: StartsIn = None
+) -> RolloutPlan:
+    """Tell step by step what a rollout to a revision would do; change nothing."""
+    return await verbs.plan_rollout(name, revision, starts_in_s=starts_in_s)
+
+
 @changes("/v1/deployments/{name:str}/rollout/pause", HttpMethod.POST)
 async def pause_rollout(verbs: Asked, name: Name, by: GivenBy) -> Response[AppliedView]:
     """Stop the rollout in flight where it is, and its clocks."""
@@ -247,6 +266,7 @@ HANDLERS: Final = (
     list_rollouts,
     rollout_progress,
     rollout_decisions,
+    plan_rollout,
     pause_rollout,
     resume_rollout,
     promote_rollout,

@@ -130,8 +130,12 @@ def scale(name: str, replicas: int, reason: str, place: Place, as_json: bool) ->
     run(work)
 
 
-def _seconds(_context: click.Context, _option: click.Parameter, value: str) -> float:
+def as_seconds(
+    _context: click.Context, _option: click.Parameter, value: str | None
+) -> float | None:
     """Return a time as people write it, 90s, 10m or 1h, in seconds."""
+    if value is None:
+        return None
     found = re.fullmatch(r"(\d{1,5})([smh]?)", value)
     if found is None:
         raise click.BadParameter(f"{value!r} is no time; write for example 90s, 10m or 1h")
@@ -145,7 +149,7 @@ def _seconds(_context: click.Context, _option: click.Parameter, value: str) -> f
     "for_s",
     required=True,
     metavar="TIME",
-    callback=_seconds,
+    callback=as_seconds,
     help="How long, up to 1h: 90s, 10m; 0 ends it.",
 )
 @click.option("--reason", required=True, help="Why; it goes into the audit log.")

@@ -4,6 +4,7 @@ import click
 
 from controller.cli import steer
 from controller.cli.place import Place, place_options
+from controller.cli.plan import plan
 from controller.cli.rollout_history import history
 from controller.cli.session import (
     json_option,
@@ -58,6 +59,7 @@ def start(
 
 rollout.add_command(watch)
 rollout.add_command(history)
+rollout.add_command(plan)
 
 
 @rollout.command()

@@ -78,13 +78,19 @@ def plan(
             f"{deployment.name}: a rollout of {deployment.target_count} replicas by this policy "
             "has too many steps to plan them one by one; write a larger surge, or a percentage"
         ) from error
+    return _told(start, moments, timings)
+
+
+def _told(start: Imagined, moments: Sequence[_Moment], timings: Timings) -> RolloutPlan:
+    deployment, wanted = start.deployment, start.deployment.deploying
+    assert wanted is not None, "it was imagined with one"  # noqa: S101
     steps = tuple(moment.step for moment in moments)
     end = moments[-1].world
     assert end.outcome is not None, "it has a deadline"  # noqa: S101
     bounds = bounds_of(deployment.policy, deployment.target_count)
     return RolloutPlan(
         deployment=deployment.name,
-        revision=revision.number,
+        revision=wanted.number,
         from_revision=None if deployment.current is None else deployment.current.number,
         strategy=deployment.policy.strategy,
         target=deployment.target_count,

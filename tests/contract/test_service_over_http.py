@@ -12,6 +12,7 @@ from controller.db.session import Database
 from controller.errors import InvalidInput
 from controller.service import Service
 from tests.contract import (
+    test_rollout_plan,
     test_rollout_progress,
     test_rollout_verbs,
     test_service,
@@ -86,6 +87,9 @@ class TestActivate(test_rollout_verbs.TestActivate): ...
 
 
 class TestAbort(test_rollout_verbs.TestAbort): ...
+
+
+class TestPlan(test_rollout_plan.TestPlan): ...
 
 
 class TestProgress(test_rollout_progress.TestProgress): ...
