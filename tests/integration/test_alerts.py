@@ -126,6 +126,7 @@ BUS, BUS_AWAY = f"bus_up{{{P}}}", f'incident_active{{{C}, kind="bus_unreachable"
 READY, REPLICAS = f'routes{{{C}, {CHAT}, state="ready"}}', f"replicas_wanted{{{C}, {CHAT}}}"
 DEADLINE = f"rollout_deadline_timestamp_seconds{{{C}, {CHAT}}}"
 STARTED = f"rollout_started_timestamp_seconds{{{C}, {CHAT}}}"
+WAITS = f'rollout_stands{{{C}, {CHAT}, cause="paused"}}'
 OUTBOX, EPOCH = f"outbox_oldest_age_seconds{{{C}}}", f"leader_epoch{{{C}}}"
 DELAYED = f"replacements_delayed_total{{{C}}}"
 BLOCKED = f'evictions_blocked_total{{{C}, cause="budget"}}'
@@ -316,6 +317,8 @@ STORIES: Final = (
     Story("a rollout with time", 5, set(), rollout(lasts_s=7200)),
     Story("a short rollout with time", 1, set(), rollout(lasts_s=300)),
     Story("a rollout near its end", 19, {"FleetpulseRolloutNearDeadline"}, rollout(lasts_s=1100)),
+    Story("a rollout waits for a while", 10, set(), {WAITS: turns(0, 1)}),
+    Story("a rollout waits for a person", 17, {"FleetpulseRolloutWaits"}, {WAITS: turns(0, 1)}),
     Story("a budget that is spent for a while", 10, set(), {BLOCKED: f"_x{BREAK} 1+1x{AFTER}"}),
     Story(
         "a floor that is reached",
