@@ -58,15 +58,21 @@ async def _follow(verbs: Verbs, name: str, screen: "_Screen") -> Progress:
     progress = await verbs.rollout_progress(name)  # away now: a mistyped path; later: an outage
     while progress.outcome is None:
         screen.show(progress)
+        progress = await _newer(verbs, name, screen)
+    screen.last(progress)
+    return progress
+
+
+async def _newer(verbs: Verbs, name: str, screen: "_Screen") -> Progress:
+    """Ask until somebody answers."""
+    while True:
         await anyio.sleep(WATCH_S)
         try:
-            progress = await verbs.rollout_progress(name)
+            return await verbs.rollout_progress(name)
         except Unreachable as error:
             screen.away(str(error))
         except NotFound as error:
             raise NotFound(f"{name} went away with its rollout, which was its first") from error
-    screen.last(progress)
-    return progress
 
 
 def _ending(progress: Progress) -> dict[str, object]:
@@ -137,6 +143,10 @@ class _Lines(_Changes):
 class _Objects(_Changes):
     """A JSON object for each change."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._beside = _Lines()
+
     def show(self, progress: Progress) -> None:
         """Print all of it, if more has changed than the time."""
         if self._is_new(progress.essence):
@@ -144,8 +154,7 @@ class _Objects(_Changes):
 
     def away(self, why: str) -> None:
         """Say so, once, where it does not spoil the output."""
-        if self._is_new(why):
-            click.echo(f"waiting: {why}", err=True)
+        self._beside.away(why)
 
 
 class _Tree:
