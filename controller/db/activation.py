@@ -10,11 +10,22 @@ from sqlalchemy import select
 
 from controller.db.deployments import move_deployment
 from controller.db.history import Event, deployment_state, write_events
+from controller.db.moving import write_changes
 from controller.db.rollouts import ask_abort, begin_rollout, end_rollout
+from controller.db.rows import route_of, select_routes
 from controller.db.session import Write
-from controller.db.tables import GONE, deployments, rollouts
+from controller.db.tables import GONE, deployments, rollouts, routes
 from controller.errors import Conflict
-from controller.model import Deployment, Lifecycle, Outcome, Revision, Rollout, SubStep
+from controller.model import (
+    Deployment,
+    Lifecycle,
+    Outcome,
+    Revision,
+    Rollout,
+    RouteStatus,
+    SubStep,
+)
+from controller.rollout.handover import shares
 
 _NOTHING_KEPT: Final = {"kept_revision_id": None, "kept_until_ms": None}
 
@@ -54,6 +65,7 @@ async def activate(
         )
     rollout = await begin_rollout(write, seen, revision, actor=actor, promotes=promotes)
     await _point_at(write, seen, rollout)
+    await _hand_over(write, seen, revision)
     await record(
         write,
         seen,
@@ -79,6 +91,20 @@ async def _point_at(write: Write, seen: Deployment, rollout: Rollout) -> None:
         conditions=(deployments.c.lifecycle.not_in(GONE),),
         enters_phase=True,
     )
+
+
+async def _hand_over(write: Write, seen: Deployment, revision: Revision) -> None:
+    """Take back what a superseded rollout had shared out."""
+    if seen.rollout is None:
+        return
+    query = select_routes(
+        routes.c.deployment_id == seen.id, routes.c.status == RouteStatus.RUNNING.value
+    )
+    locked = await write.connection.execute(query.with_for_update(of=routes))
+    changes = tuple(shares(seen, revision, map(route_of, locked)))
+    lost = await write_changes(write, changes)
+    if lost:
+        raise Conflict(f"route {lost[0]} changed meanwhile; ask again")
 
 
 def _refuse_pointless(seen: Deployment, revision: Revision) -> None:

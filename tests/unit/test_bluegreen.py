@@ -165,6 +165,25 @@ def test_switching_back_to_kept_replicas_takes_one_cycle() -> None:
     assert back.serving() == {OLD.id}
 
 
+def test_switching_back_asks_nobody_again() -> None:
+    """An operator who rolls back has promoted it by that, whatever the policy asks for."""
+    world = blue_green(2, scale_down_delay_s=600, auto_promote=False, promote_delay_s=60)
+    until(world, "await_promotion")
+    ask_promotion(world)
+    until(world, "promote")
+    back = SmallWorld(2, world.deployment.policy)
+    back.deployment = replace(back.deployment, current=NEW, deploying=OLD)
+    rollout = back.deployment.rollout
+    assert rollout is not None
+    asked = replace(rollout, revision_id=OLD.id, promote_asked=True)
+    back.deployment = replace(back.deployment, rollout=asked)
+    back.routes, back.now_ms = dict(world.routes), world.now_ms
+    decision = back.cycle()
+    assert decision is not None
+    assert rules(decision) == {"promote"}
+    assert back.serving() == {OLD.id}
+
+
 def test_nothing_moves_while_it_is_paused() -> None:
     world = blue_green(2)
     rollout = world.deployment.rollout
