@@ -31,6 +31,10 @@ COMMANDS: Final = {
         "controller.cli.explain:explain",
         "Why a replica or deployment is as it is, and what comes next.",
     ),
+    "simulate": (
+        "controller.cli.simulate:simulate",
+        "Run a scenario in virtual time, and check what must hold.",
+    ),
     "db": ("controller.cli.db:db", "Migrate the database's schema."),
 }
 """Name, where it lives, and its line in `--help` (which must not import it)."""

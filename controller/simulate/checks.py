@@ -138,27 +138,28 @@ class Checks:
                 self._tell(Invariant.CONVERGENCE, f"{deployment.name}: {why}")
 
     def _unwell(self, deployment: Deployment) -> str:
-        mine = [r for r in self.rows.tables.routes.values() if r.deployment_id == deployment.id]
         if deployment.lifecycle is not Lifecycle.READY:
             return f"is {deployment.lifecycle}/{deployment.sub_step}"
-        current, want = deployment.current, deployment.target_count
-        ready = sum(r.ready and current is not None and r.revision_id == current.id for r in mine)
-        if ready != want:
-            return f"{ready} of {want} ready"
-        kept = None if deployment.kept is None else deployment.kept.id
-        others = [
-            r for r in mine if r.active and current and r.revision_id not in (current.id, kept)
-        ]
-        if others:
-            return f"{len(others)} replicas of another revision"
-        serving = sum(1 for _ in self._serving(deployment.id))
-        if serving != want:
-            return f"{serving} of {want} have traffic"
+        current = deployment.current
+        behaviour = None if current is None else self.fleet.behaviours.get(current.id)
+        if behaviour is not None and behaviour.broken:
+            return ""  # promoted while no replica was wanted; nothing makes it well
+        kept = {each.id for each in (current, deployment.kept) if each is not None}
+        mine = [r for r in self.rows.tables.routes.values() if r.deployment_id == deployment.id]
         table = self.rows.tables.publications.get(deployment.id)
-        told = 0 if table is None else len(table.table.routes)
-        if told != want or deployment.id in self.rows.tables.outbox:
-            return f"proxies know of {told} of {want}"
-        return ""
+        found = {
+            "ready": sum(
+                r.ready and current is not None and r.revision_id == current.id for r in mine
+            ),
+            "with traffic": sum(1 for _ in self._serving(deployment.id)),
+            "known to proxies": 0 if table is None else len(table.table.routes),
+        }
+        want = deployment.target_count
+        wrong = [f"{count} of {want} {what}" for what, count in found.items() if count != want]
+        others = sum(r.active and r.revision_id not in kept for r in mine)
+        if others:
+            wrong.append(f"{others} of another revision")
+        return ", ".join(wrong)
 
     def _tell(self, what: str, about: str) -> None:
         if (what, about) not in self._told:

@@ -44,7 +44,12 @@ class Do(StrEnum):
     START = "start"
     APPLY = "apply"
     SCALE = "scale"
+    PAUSE = "pause"
+    RESUME = "resume"
+    PROMOTE = "promote"
     ABORT = "abort"
+    RETRY = "retry"
+    ROLLBACK = "rollback"
     DELETE = "delete"
     KILL = "kill"
     HANG = "hang"
@@ -100,7 +105,18 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return self.do not in _VERBS
 
 
-_VERBS: Final = (Do.START, Do.APPLY, Do.SCALE, Do.ABORT, Do.DELETE)
+_VERBS: Final = (
+    Do.START,
+    Do.APPLY,
+    Do.SCALE,
+    Do.PAUSE,
+    Do.RESUME,
+    Do.PROMOTE,
+    Do.ABORT,
+    Do.RETRY,
+    Do.ROLLBACK,
+    Do.DELETE,
+)
 _OF: Final = (*_VERBS, Do.KILL, Do.HANG, Do.FLAP)
 
 

@@ -26,6 +26,7 @@ from controller.model import (
 from controller.simulate.rows import Rows, Write
 
 _GOING = (Lifecycle.DESTROYING, Lifecycle.DESTROYED)
+_FAILED = (Outcome.FAILED, Outcome.ABORTED, Outcome.EXPIRED, Outcome.ROLLED_BACK)
 _BY = "the scenario"
 
 
@@ -80,17 +81,24 @@ class MemoryVerbs:
             _record(write, seen, "add_revision", f"{_BY} added revision {revision.number}")
         return revision
 
-    def activate(self, name: str, revision: Revision) -> Rollout:
+    def activate(
+        self,
+        name: str,
+        revision: Revision,
+        *,
+        category: str = "activate",
+        promotes: bool = False,
+    ) -> Rollout:
         """Begin a rollout of `revision`; one in flight ends as SUPERSEDED in the same moment."""
         with self._rows.write(epoch=None) as write:
             seen = self._changeable(name)
             _refuse_pointless(seen, revision)
-            message = f"{_BY} activated revision {revision.number}"
+            message = f"{_BY} asked to {category} revision {revision.number}"
             if seen.rollout is not None:
                 write.end_rollout(
                     seen.rollout.id, outcome=Outcome.SUPERSEDED, message=f"superseded: {message}"
                 )
-            rollout = self._rollout(write, seen, revision)
+            rollout = self._rollout(write, seen, revision, promotes=promotes)
             write.tables.rollouts[rollout.id] = rollout
             write.move(
                 seen,
@@ -103,10 +111,12 @@ class MemoryVerbs:
                 kept_until_ms=None,
             )
             to = f"{Lifecycle.DEPLOYING}/{SubStep.PROVISIONING}"
-            _record(write, seen, "activate", message, to_state=to, rollout=rollout)
+            _record(write, seen, category, message, to_state=to, rollout=rollout)
         return rollout
 
-    def _rollout(self, write: Write, seen: Deployment, revision: Revision) -> Rollout:
+    def _rollout(
+        self, write: Write, seen: Deployment, revision: Revision, *, promotes: bool
+    ) -> Rollout:
         return Rollout(
             id=RolloutId(self._fresh()),
             deployment_id=seen.id,
@@ -116,6 +126,7 @@ class MemoryVerbs:
             started_at_ms=write.now_ms,
             deadline_at_ms=write.now_ms + int(seen.policy.rollout_timeout_s * 1000),
             actor=_BY,
+            promote_asked=promotes,
         )
 
     def scale(self, name: str, replicas: int) -> None:
@@ -145,6 +156,80 @@ class MemoryVerbs:
             write.move(seen, enters_phase=True, sub_step=SubStep.ROLLING_BACK)
             to = f"{Lifecycle.DEPLOYING}/{SubStep.ROLLING_BACK}"
             _record(write, seen, "abort", message, to_state=to)
+
+    def pause(self, name: str) -> None:
+        """Stop a rollout where it is, and its clocks with it."""
+        with self._rows.write(epoch=None) as write:
+            seen, rollout = self._in_flight(name)
+            if seen.sub_step is SubStep.ROLLING_BACK:
+                raise Conflict(f"deployment {name!r} is rolling back, which has to end")
+            if rollout.paused_at_ms is None:
+                write.tables.rollouts[rollout.id] = replace(rollout, paused_at_ms=write.now_ms)
+                write.move(seen)
+                _record(write, seen, "pause", f"{_BY} paused the rollout")
+
+    def resume(self, name: str) -> None:
+        """Let a paused rollout go on: its deadline and phase move by the time it stood."""
+        with self._rows.write(epoch=None) as write:
+            seen, rollout = self._in_flight(name)
+            if rollout.paused_at_ms is None:
+                return
+            stood_ms = max(0, write.now_ms - rollout.paused_at_ms)
+            write.tables.rollouts[rollout.id] = replace(
+                rollout, paused_at_ms=None, deadline_at_ms=rollout.deadline_at_ms + stood_ms
+            )
+            write.move(seen, phase_entered_at_ms=seen.phase_entered_at_ms + stood_ms)
+            _record(write, seen, "resume", f"{_BY} resumed the rollout")
+
+    def promote(self, name: str) -> None:
+        """Say that a rollout may be promoted; its rules do it when all is ready."""
+        with self._rows.write(epoch=None) as write:
+            seen, rollout = self._in_flight(name)
+            if seen.sub_step is not SubStep.AWAITING_PROMOTION or rollout.paused_at_ms is not None:
+                raise Conflict(f"deployment {name!r} has nothing to promote now")
+            if not rollout.promote_asked:
+                write.tables.rollouts[rollout.id] = replace(rollout, promote_asked=True)
+                write.move(seen)
+                _record(write, seen, "promote", f"{_BY} promoted it")
+
+    def retry(self, name: str) -> None:
+        """Begin anew what the newest rollout did not bring about."""
+        seen, newest = self._changeable(name), self._newest(name)
+        back = seen.sub_step is SubStep.ROLLING_BACK
+        if newest is None or (not back and newest.outcome not in _FAILED):
+            raise Conflict(f"deployment {name!r} has no rollout to retry")
+        self.activate(name, self._revision(seen, newest.revision_id), category="retry")
+
+    def rollback(self, name: str) -> None:
+        """Go back: abort the rollout in flight; at rest begin one to what served before."""
+        seen = self._changeable(name)
+        if seen.rollout is not None:
+            self.abort(name)
+            return
+        made = [
+            each
+            for each in self._rows.tables.rollouts.values()
+            if each.deployment_id == seen.id and each.outcome is Outcome.PROMOTED
+        ]
+        before = seen.kept.id if seen.kept else made[-1].from_revision_id if made else None
+        if before is None or seen.lifecycle is not Lifecycle.READY:
+            raise Conflict(f"deployment {name!r} has no revision that served before")
+        revision = self._revision(seen, before)
+        self.activate(name, revision, category="rollback", promotes=True)
+
+    def _in_flight(self, name: str) -> tuple[Deployment, Rollout]:
+        seen = self._changeable(name)
+        if seen.rollout is None:
+            raise Conflict(f"deployment {name!r} has no rollout in flight")
+        return seen, seen.rollout
+
+    def _newest(self, name: str) -> Rollout | None:
+        seen = self._changeable(name)
+        mine = [r for r in self._rows.tables.rollouts.values() if r.deployment_id == seen.id]
+        return mine[-1] if mine else None
+
+    def _revision(self, seen: Deployment, wanted: str) -> Revision:
+        return next(r for r in self._rows.tables.revisions[seen.id] if r.id == wanted)
 
     def delete(self, name: str) -> None:
         """Let a deployment go."""

@@ -220,11 +220,7 @@ class World:
                 self._start(step.of, step.behaviour)
             case Do.SCALE:
                 self.verbs.scale(step.of, step.replicas or 0)
-            case Do.ABORT:
-                self.verbs.abort(step.of)
-            case Do.DELETE:
-                self.verbs.delete(step.of)
-            case _:
+            case Do.APPLY:
                 known = self.rows.deployment(step.of)
                 first = self.scenario.deployments[step.of]
                 replicas = first.replicas if known is None else known.replicas
@@ -233,6 +229,26 @@ class World:
                     replicas=replicas if step.replicas is None else step.replicas,
                     policy=step.policy or (first.policy if known is None else known.policy),
                 )
+            case _:
+                self._steer(step)
+
+    def _steer(self, step: Step) -> None:
+        verbs = self.verbs
+        match step.do:
+            case Do.PAUSE:
+                verbs.pause(step.of)
+            case Do.RESUME:
+                verbs.resume(step.of)
+            case Do.PROMOTE:
+                verbs.promote(step.of)
+            case Do.ABORT:
+                verbs.abort(step.of)
+            case Do.RETRY:
+                verbs.retry(step.of)
+            case Do.ROLLBACK:
+                verbs.rollback(step.of)
+            case _:
+                verbs.delete(step.of)
 
     def _hurt(self, step: Step) -> None:
         deployment = self.rows.deployment(step.of)
