@@ -164,6 +164,25 @@ async def tell(operator: Operator, stream: Stream, story: Story, *, version: int
     assert operator.violations() == 0
 
 
+async def switch_back(operator: Operator, stream: Stream, *, version: int) -> None:
+    """Promote a second set, and go back to the first one, which was kept."""
+    blues = {*stream.serving}
+    stream.begin()
+    kept = msgspec.structs.replace(BLUE_GREEN, scale_down_delay_s=600)
+    await apply(operator, kept, version=version)
+    await operator.until(lambda _: not stream.serving & blues, within_s=WITHIN_S)
+    began = time.monotonic()
+    await operator.service.rollback("chat", actor="a-test", reason="it answers nonsense")
+    await operator.until(lambda _: stream.serving == blues, within_s=WITHIN_S)
+    took_s = round(time.monotonic() - began, 1)  # now the greens are the ones that are kept
+    await anyio.sleep(STILL_S)
+    told = {"story": "blue-green, back to the blues", "replicas": REPLICAS, "seconds": took_s}
+    print(json.dumps(told | stream.figures()))  # noqa: T201 - the figures
+    assert stream.failures == {}, stream.told
+    assert stream.fewest >= REPLICAS
+    assert operator.violations() == 0
+
+
 @pytest.mark.timeout(1200 if FULL else 240)
 async def test_no_request_to_a_published_route_fails_whatever_becomes_of_a_rollout(
     stack: Stack,
@@ -175,4 +194,5 @@ async def test_no_request_to_a_published_route_fails_whatever_becomes_of_a_rollo
         async with streaming(stack.redis_url, rate_per_s=RATE_PER_S) as stream:
             for version, story in enumerate(STORIES, start=2):
                 await tell(operator, stream, story, version=version)
+            await switch_back(operator, stream, version=len(STORIES) + 2)
         assert stream.failures == {}, "those on their way at the end"
