@@ -103,7 +103,7 @@ def _told(start: Imagined, moments: Sequence[_Moment], timings: Timings) -> Roll
         peak=max(_active(start), *(step.active for step in steps)),
         peak_with_leaving=max(len(start.routes), *(step.active + step.leaving for step in steps)),
         max_total=bounds.max_total,
-        floor=min(_ready(start), *(step.ready for step in steps)),
+        floor=min(_serving(start), *(_serving(moment.world) for moment in moments)),
         min_avail=bounds.min_avail,
         waits_for_operator_at_s=_asks_operator_at_s(moments),
         kept_for_s=deployment.policy.scale_down_delay_s,
@@ -176,6 +176,10 @@ def _step(decision: Decision, after: Imagined, cycle: int, last: int, period_s: 
 
 def _ready(world: Imagined) -> int:
     return sum(route.ready for route in world.routes)
+
+
+def _serving(world: Imagined) -> int:
+    return sum(route.serves for route in world.routes)
 
 
 def _active(world: Imagined) -> int:

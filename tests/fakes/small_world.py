@@ -65,6 +65,11 @@ class SmallWorld:
         return sum(route.ready for route in self.live)
 
     @property
+    def able(self) -> int:
+        """Count the ready ones that a floor may rest on: a rollout keeps none of them out."""
+        return sum(route.serves for route in self.live)
+
+    @property
     def failed(self) -> int:
         return sum(not self.routes[made].active for made in self.made)
 
@@ -90,8 +95,9 @@ class SmallWorld:
         return decision
 
     def apply(self, decision: Decision) -> None:
-        active, ready, gone = self.active, self.ready, self.terminal()
+        active, able, gone = self.active, self.able, self.terminal()
         rolling = self.deployment.lifecycle is Lifecycle.DEPLOYING
+        mixed = max(1, len(self.serving()))
         for wanted in decision.create:
             self._create(wanted)
         for change in decision.routes:
@@ -99,13 +105,13 @@ class SmallWorld:
         self._move(decision)
         self.mutating_cycles += bool(decision.create or decision.routes)
         if rolling:
-            least = min(ready, self.bounds.min_avail)
-            assert self.ready >= least, f"I1: {ready} ready became {self.ready}, floor {least}"
+            least = min(able, self.bounds.min_avail)
+            assert self.able >= least, f"I1: {able} able became {self.able}, floor {least}"
             most = max(active, self.bounds.max_total)
             assert self.active <= most, f"I2: {active} active became {self.active}, at most {most}"
         assert gone <= self.terminal(), "I5: a terminal route came back"
         if self.deployment.policy.strategy == "blue-green":
-            assert len(self.serving()) <= 1, f"I4: traffic goes to {self.serving()}"
+            assert len(self.serving()) <= mixed, f"I4: traffic goes to {self.serving()}"
 
     def serving(self) -> set[RevisionId]:
         """Return the revisions that have traffic."""
@@ -147,6 +153,8 @@ class SmallWorld:
         assert of.lifecycle not in (Lifecycle.READY, Lifecycle.DESTROYED), "R-38"
         ended = change.end_rollout is not None
         promoted = change.end_rollout is Outcome.PROMOTED
+        there = (of.lifecycle, of.sub_step)
+        anew = change.restarts_clock or there != (change.lifecycle, change.sub_step)
         self.outcome = change.end_rollout or self.outcome
         self.deployment = replace(
             of,
@@ -157,7 +165,7 @@ class SmallWorld:
             rollout=None if ended else of.rollout,
             kept=of.current if promoted and change.keep_for_s else None,
             version=of.version + 1,
-            phase_entered_at_ms=self.now_ms,
+            phase_entered_at_ms=self.now_ms if anew else of.phase_entered_at_ms,
         )
 
     def advance(self, route: Route) -> None:
