@@ -14,7 +14,7 @@ from controller.model import Deployment, Snapshot
 from tests.fakes.database import a_deployment, running_routes
 
 BROKEN: Mapping[str, tuple[Table, Mapping[str, Any]]] = {
-    "strategy of a newer version": (deployments, {"policy": '{"strategy": "canary"}'}),
+    "strategy of a newer version": (deployments, {"policy": '{"strategy": "recreate"}'}),
     "lifecycle of a newer version": (deployments, {"lifecycle": "archiving"}),
     "sub-step of a newer version": (deployments, {"sub_step": "baking"}),
     "policy cut off": (deployments, {"policy": '{"strategy": "rol'}),
