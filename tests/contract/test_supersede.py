@@ -1,4 +1,6 @@
-"""One rollout in the place of another: whatever the strategy, in one moment."""
+"""One rollout in the place of another, and back to what is kept: in one moment each."""
+
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import insert
@@ -8,7 +10,9 @@ from controller.db.rows import route_values
 from controller.db.session import Database
 from controller.db.tables import routes
 from controller.model import (
+    Decision,
     Deployment,
+    Lifecycle,
     Outcome,
     Policy,
     RevisionSpec,
@@ -17,9 +21,10 @@ from controller.model import (
     Traffic,
     WeightStep,
 )
+from controller.rollout import destroy, machine
 from controller.route.evict import known_revisions
 from controller.service import Service
-from tests.fakes.nouns import a_route
+from tests.fakes.nouns import a_route, fresh_ids
 from tests.fakes.verbs import OTHER_SPEC, apply_demo, promote_demo
 
 THIRD_SPEC = RevisionSpec(command=("serve", "a-third-model"))
@@ -134,3 +139,86 @@ async def test_rollout_that_is_retried_while_it_turns_back_begins_without_a_shar
     found = await service.list_routes("demo")
     mine = {r.traffic_ratio for r in found if r.revision_id == retried.deploying.id}
     assert mine == {0.0}
+
+
+async def cycle(database: Database, *, epoch: int) -> Decision:
+    """Let the rules decide once over what the database holds, and write it."""
+    repository = Repository(database)
+    snapshot = await repository.observe()
+    (seen,) = snapshot.deployments.values()
+    if seen.lifecycle is Lifecycle.DESTROYING:
+        decision = destroy.step(seen, snapshot.routes)
+    else:
+        decision = machine.step(seen, snapshot.routes, snapshot.now_ms, failed=0, fresh=fresh_ids())
+    assert decision is not None
+    await repository.commit(decision, epoch=epoch)
+    return decision
+
+
+async def switched(database: Database, service: Service, *, epoch: int) -> None:
+    """Let revision 2 be promoted, and the replicas of revision 1 be kept."""
+    policy = Policy(strategy="blue-green", scale_down_delay_s=600, auto_promote=False)
+    await apply_demo(service, policy=policy)
+    await promote_demo(database, epoch=epoch)
+    await apply_demo(service, policy=policy, revision=OTHER_SPEC)
+    seen = await service.get_deployment("demo")
+    more = a_route(6, traffic=Traffic.INACTIVE, traffic_ratio=0.0)
+    made = [*replicas(seen, old=1.0, new=0.0), more]
+    assert seen.deploying is not None
+    made[-1] = replace(more, deployment_id=seen.id, revision_id=seen.deploying.id)
+    async with database.write(epoch=None) as write:
+        rows = [route_values(route, rollout_id=None) for route in made]
+        await write.connection.execute(insert(routes), rows)
+    await service.promote_rollout("demo")
+    await cycle(database, epoch=epoch)
+
+
+async def shares_of(service: Service) -> dict[str, set[tuple[Traffic, float]]]:
+    """Return the traffic of the active replicas, by revision."""
+    found: dict[str, set[tuple[Traffic, float]]] = {}
+    for route in await service.list_routes("demo"):
+        if route.active:
+            found.setdefault(route.revision_id, set()).add((route.traffic, route.traffic_ratio))
+    return found
+
+
+async def test_rollback_to_kept_replicas_is_a_switch_in_one_cycle(
+    database: Database, service: Service, epoch: int
+) -> None:
+    """R-35: no replica is started, nobody is asked again, no moment without traffic."""
+    await switched(database, service, epoch=epoch)
+    promoted = await service.get_deployment("demo")
+    assert promoted.current is not None
+    assert promoted.kept is not None
+    on, off = (Traffic.ACTIVE, 1.0), (Traffic.INACTIVE, 0.0)
+    assert await shares_of(service) == {promoted.current.id: {on}, promoted.kept.id: {off}}
+
+    await service.rollback("demo")
+    decision = await cycle(database, epoch=epoch)
+
+    assert decision.create == ()
+    back = await service.get_deployment("demo")
+    assert (back.lifecycle, back.current) == (Lifecycle.READY, promoted.kept)
+    assert back.kept == promoted.current, "and the way forth stays open"
+    assert await shares_of(service) == {promoted.kept.id: {on}, promoted.current.id: {off}}
+
+
+async def test_another_revision_ends_the_keeping(
+    database: Database, service: Service, epoch: int
+) -> None:
+    await switched(database, service, epoch=epoch)
+    await service.add_revision("demo", THIRD_SPEC, auto_activate=True)
+    after = await service.get_deployment("demo")
+    assert (after.kept, after.kept_until_ms) == (None, None)
+    assert len(known_revisions(after)) == 2
+
+
+async def test_deletion_takes_the_kept_ones_along(
+    database: Database, service: Service, epoch: int
+) -> None:
+    await switched(database, service, epoch=epoch)
+    gone = await service.delete("demo")
+    assert (gone.lifecycle, gone.kept) == (Lifecycle.DESTROYING, None)
+    decision = await cycle(database, epoch=epoch)
+    assert len(decision.routes) == 6
+    assert await shares_of(service) == {}
