@@ -90,8 +90,8 @@ def test_an_expectation_that_is_not_met_is_told() -> None:
     )
 
 
-BLIND_SEEDS: Final = (9, 17, 22)
-"""Of the first 120 seeds nine find it, these first."""
+BLIND_SEEDS: Final = (17, 22)
+"""Of the first 120 seeds eight find it, these first."""
 
 
 class TestPlantedBugs:
