@@ -157,9 +157,6 @@ def edges(room: Room, state: State, after: list[State]) -> Iterator[str]:
 def decision(room: Room, state: State, after: State) -> Iterator[str]:
     """Yield what is wrong with what was decided in a state."""
     bounds = room.bounds(state)
-    ready = [sum(life.ready for life in each.lives) for each in (state, after)]
-    if ready[1] < min(ready[0], bounds.min_avail):
-        yield f"I1: {ready[0]} ready became {ready[1]}, floor {bounds.min_avail}"
     serve = [sum(life.serves for life in each.lives) for each in (state, after)]
     # The blues of a canary take all traffic back, as many of them as there are.
     served = 1 if room.policy.strategy == "canary" else bounds.min_avail
