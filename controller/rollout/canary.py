@@ -85,7 +85,8 @@ def _runs(route: Route) -> bool:
 
 def _shared_out(cycle: Cycle) -> bool:
     shared = has_share(tuple(route for route in cycle.counted.others if _runs(route)))
-    return shared and any(route.ready for route in cycle.counted.wanted)
+    enough = cycle.counted.ready_wanted >= cycle.bounds.min_avail
+    return shared and enough
 
 
 def complaint(policy: Policy) -> str:
