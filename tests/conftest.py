@@ -1,8 +1,9 @@
-"""What every test shares: the event loop that the daemons run on."""
+"""What every test shares: the event loop that the daemons run on, and Ctrl-C."""
 
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 
 def pytest_configure() -> None:
@@ -13,6 +14,11 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # An example that takes long says something of the machine, nothing of the property.
+    settings.register_profile(
+        "untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("untimed")
 
 
 @pytest.fixture
