@@ -74,9 +74,7 @@ class CheckReplicas(_OfLifecycle):
     name = scale.CATEGORY
     lifecycle = Lifecycle.READY
 
-    def __init__(
-        self, schedule: Schedule, failures: Failures, *, fresh: Fresh = fresh_ids
-    ) -> None:
+    def __init__(self, schedule: Schedule, failures: Failures, *, fresh: Fresh = fresh_ids) -> None:
         super().__init__(schedule)
         self._read = failures
         self._fresh = fresh
