@@ -15,6 +15,7 @@ from controller.model import (
     Deployment,
     DeploymentId,
     Lifecycle,
+    RolloutId,
     Route,
     RouteId,
     RouteStatus,
@@ -58,6 +59,7 @@ class Vigil:
         self._seen_at_ms: int | None = None
         self._written = 0
         self._restless = False
+        self._overdue: dict[tuple[RolloutId, SubStep | None], int] = {}
         self._orphans: dict[RouteId, int] = {}
         self._unbalanced: dict[DeploymentId, int] = {}
         self._told: set[tuple[Invariant, str]] = set()
@@ -140,7 +142,14 @@ class Vigil:
         self._written = written
 
     def _deadlines(self, snapshot: Snapshot, *, held: bool) -> Iterator[tuple[Invariant, str]]:
-        """Yield each rollout that should have ended by itself (I6)."""
+        """Yield each rollout that should have ended by itself (I6).
+
+        Counted from the first look that finds it overdue, in one row of looks: while nobody could
+        look, nobody could end it either.
+        """
+        now_ms, seen_at_ms = snapshot.now_ms, self._seen_at_ms
+        watched = seen_at_ms is not None and now_ms - seen_at_ms <= self._deploying_ms
+        before, self._overdue = self._overdue if watched else {}, {}
         for deployment in snapshot.deployments.values():
             rollout = deployment.rollout
             if rollout is None or held or deployment.lifecycle is not Lifecycle.DEPLOYING:
@@ -152,9 +161,13 @@ class Vigil:
                 began_ms = deployment.phase_entered_at_ms
                 ends_ms = began_ms + int(rollout.policy.rollout_timeout_s * 1000)
             still_ms = stood_still_ms(
-                snapshot.holds, deployment.id, since_ms=began_ms, until_ms=snapshot.now_ms
+                snapshot.holds, deployment.id, since_ms=began_ms, until_ms=now_ms
             )
-            if snapshot.now_ms > ends_ms + still_ms + self._deploying_ms:
+            if now_ms <= ends_ms + still_ms:
+                continue
+            key = (rollout.id, deployment.sub_step)
+            self._overdue[key] = before.get(key, now_ms)
+            if now_ms - self._overdue[key] > self._deploying_ms:
                 yield Invariant.DEADLINE, f"{rollout.id}/{deployment.sub_step}"
 
     def _left_behind(
