@@ -349,7 +349,9 @@ def quiet() -> Callable[[], None]:
     The lines of a run are its history; what the daemon would log has this machine's clock in it.
     """
     kept = structlog.get_config()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(_SILENT))
+    silent = structlog.make_filtering_bound_logger(_SILENT)
+    # Not cached: a logger met for the first time in a run would stay silent ever after.
+    structlog.configure(wrapper_class=silent, cache_logger_on_first_use=False)
     return lambda: structlog.configure(**kept)
 
 

@@ -50,7 +50,7 @@ def section() -> str:
 
 
 def blocks() -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", section(), re.DOTALL | re.MULTILINE)
+    return re.findall(r"^```(?:python|text)\n(.*?)^```", section(), re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture

@@ -87,7 +87,8 @@ def test_whatever_is_asked_the_answer_is_as_described(served: tuple[str, str]) -
         def ask(case: schemathesis.Case[Any], *, at_home: bool) -> None:
             if at_home:
                 case.path_parameters = {
-                    key: known[key] for key in (case.path_parameters or {}) if key in known
+                    key: known.get(key, value)
+                    for key, value in (case.path_parameters or {}).items()
                 }
             response = case.call()
             statuses[response.status_code] += 1

@@ -18,7 +18,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from controller.db.session import open_database
 from controller.gauges import DEPLOYMENT_UNREADABLE, PUBLICATION_REFUSED
 from controller.metrics import ControllerMetrics, Publish
-from controller.model import HealthCheck, Policy, RevisionSpec
+from controller.model import HealthCheck, Policy, RevisionSpec, SubStep
+from controller.rollout.progress import Clock
 from controller.route.guard import HoldCause
 from controller.service import Service
 from controller.up.stack import Stack
@@ -42,7 +43,7 @@ CLOSED: Final[Mapping[str, frozenset[str]]] = {
     "reason": frozenset(Reason),
     "kind": frozenset({*HoldCause, PUBLICATION_REFUSED, DEPLOYMENT_UNREADABLE}),
     "state": frozenset({"healthy", "unhealthy", "unknown", "ready", "down"}),
-    "cause": frozenset({"late", "overlap"}),
+    "cause": frozenset({"late", "overlap", Clock.HELD, Clock.PAUSED, SubStep.AWAITING_PROMOTION}),
     "outcome": frozenset({*Publish, *OutcomeKind}),
     "result": frozenset({"written", "skipped", "failed"}),
 }
