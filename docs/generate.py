@@ -7,8 +7,7 @@ by people, kept by the first column, and missed when they are not there.
 
 import re
 import tomllib
-from ast import get_docstring
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from inspect import getdoc
 from typing import Final
@@ -30,13 +29,12 @@ from controller.model import HealthCheck, Outcome, Policy, WeightStep
 from controller.model_definition import Model, ModelHealthCheck, ModelService
 from controller.reconcile.handler import Mark
 from controller.reconcile.leadership import WAKES
-from controller.rollout import diagram
-from controller.rollout.counting import tally
 from controller.rollout.rules import BACK
 from controller.rollout.strategies import STRATEGIES
-from controller.rollout.table import Rule
 from controller.route.guard import Gate, HoldCause
 from controller.settings import PERIODS
+from docs.rollouts import rolling_bounds, rolling_trace, rules, strategy
+from docs.rooms import contracts, floors, rooms
 from docs.tables import (
     EMPTY,
     ROOT,
@@ -46,7 +44,6 @@ from docs.tables import (
     fields,
     members,
     notes,
-    source,
     struct,
     table,
 )
@@ -56,10 +53,7 @@ from probe.ledger import OPERATIONS, PHASES
 from probe.metrics import INSTRUMENTS, PREFIX
 from probe.profiles import PROFILES
 from probe.reasons import REASONS, OutcomeKind, Reason
-from tests.fakes.nouns import NEW
 from tests.fakes.replies import TABLE
-from tests.fakes.small_world import SmallWorld
-from tests.fakes.traces import TRACED, live_on, trace
 
 PAGES: Final = (
     "api.md",
@@ -208,23 +202,6 @@ def label_values() -> str:
     return table(("label", "values"), ([k, ", ".join(map(code, v))] for k, v in sets.items()))
 
 
-def strategy(name: str) -> str:
-    """Return the picture of one strategy, and its rules of the way forward."""
-    chosen = STRATEGIES[name]
-    picture = f"```mermaid\n{diagram.mermaid(chosen)}\n```"
-    return f"{picture}\n\n{rules(chosen.forward)}"
-
-
-def _told(name: str, _: str) -> str:
-    return strategy(name)
-
-
-def rules(listed: Sequence[Rule]) -> str:
-    """Return rules in the order they are asked."""
-    rows = ([code(name), where, says] for name, where, says in diagram.rows(listed))
-    return table(("rule", "asked in", "what it does"), rows)
-
-
 def handlers() -> str:
     """Return when each handler runs, and what wakes it."""
     rows = [
@@ -255,78 +232,6 @@ def log_events(old: str) -> str:
 
 
 # The house.
-
-
-def _contracts() -> list[dict[str, object]]:
-    document = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    found: list[dict[str, object]] = document["tool"]["importlinter"]["contracts"]
-    return found
-
-
-def contracts() -> str:
-    """Return the import contracts."""
-    return table(("contract", "what it says"), ([code(c["id"]), c["name"]] for c in _contracts()))
-
-
-def floors(contract: str) -> str:
-    """Return the layers of one contract as a picture, the highest on top."""
-    (layers,) = (c["layers"] for c in _contracts() if c["id"] == contract)
-    assert isinstance(layers, list)  # noqa: S101 - the contract's own form
-    names = [str(layer).replace(" | ", " · ").replace("__main__", "main") for layer in layers]
-    boxes = [f'  f{n}["{name}"]' for n, name in enumerate(names)]
-    arrows = [f"  f{n} --> f{n + 1}" for n in range(len(names) - 1)]
-    return "\n".join(["```mermaid", "flowchart TB", *boxes, *arrows, "```", ""])
-
-
-def rooms(package: str) -> str:
-    """Return one line for each module or room of a package."""
-    rows = []
-    for path in sorted((ROOT / package).iterdir()):
-        inside = sorted(p.stem for p in path.glob("*.py") if p.stem != "__init__")
-        file = path / "__init__.py" if path.is_dir() else path
-        if file.suffix != ".py" or not file.is_file() or file == ROOT / package / "__init__.py":
-            continue
-        said = (get_docstring(source(file.relative_to(ROOT).as_posix())) or "").partition("\n")[0]
-        name = f"{path.stem}/" if path.is_dir() else path.stem
-        rows.append([code(name), said + (f" ({', '.join(inside)})" if inside else "")])
-    return table((package, "what it is for"), rows)
-
-
-def rolling_trace() -> str:
-    """Return a rolling update of four replicas, step by step, as the real rules decide it."""
-    world = SmallWorld(4, Policy(surge=1, unavailable=0))
-    rows: list[list[object]] = []
-    ended: Outcome | None = None
-    while ended is None:
-        before = tally(world.live, NEW.id, now_ms=world.now_ms, min_ready_s=0)
-        decision = world.cycle()
-        assert decision is not None  # noqa: S101 - a rollout in flight always says something
-        ended = decision.change.end_rollout if decision.change else None
-        steps = {"create": len(decision.create), "drain": len(decision.routes)}
-        moved = ", ".join(f"{verb} {n}" for verb, n in steps.items() if n) or "wait"
-        does = ended.name if ended else moved
-        seen = [before.ready_others, before.ready_wanted, before.ready]
-        rows.append([len(rows) + 1, *seen, does, world.active, world.ready])
-        for route in world.live:
-            live_on(world, route)
-    head = ("cycle", "old ready", "new ready", "ready", "decides", "active after", "ready after")
-    return table(head, rows)
-
-
-def rolling_bounds() -> str:
-    """Return what rolling updates take, and how far they stray."""
-    rows = (
-        [
-            each.target,
-            each.surge,
-            each.unavailable,
-            each.steps,
-            f"{each.lowest_ready} (at least {each.min_avail})",
-            f"{each.highest_active} (at most {each.max_total})",
-        ]
-        for each in (trace(*given) for given in TRACED)
-    )
-    return table(("D", "surge", "unavailable", "steps", "lowest ready", "highest active"), rows)
 
 
 BLOCKS: Final[Mapping[str, Build]] = {
@@ -380,7 +285,7 @@ BLOCKS: Final[Mapping[str, Build]] = {
     "invariants": lambda _: members(Invariant, "controller/invariants.py"),
     "rolling-trace": lambda _: rolling_trace(),
     "rolling-bounds": lambda _: rolling_bounds(),
-    **{f"strategy-{name}": partial(_told, name) for name in STRATEGIES},
+    **{f"strategy-{name}": partial(strategy, name) for name in STRATEGIES},
     "rules-back": lambda _: rules(BACK),
     "weight-step": partial(struct, WeightStep),
     "log-events": log_events,

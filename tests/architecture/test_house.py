@@ -48,7 +48,7 @@ UNSAID: Final = (
 def test_no_file_is_longer_than_the_hard_limit() -> None:
     too_long = {
         str(path): line_count(path)
-        for path in modules(*EVERYTHING)
+        for path in modules(*EVERYTHING, "docs")
         if line_count(path) > HARD_LINES
     }
     assert not too_long

@@ -1,6 +1,6 @@
 """Rolling updates from beginning to end: how many steps, how few ready, how many at once."""
 
-from docs.generate import rolling_bounds
+from docs.rollouts import rolling_bounds
 from tests.fakes.traces import TRACED, trace
 
 STEPS = [3, 4, 8, 6, 20, 2, 4]
