@@ -83,6 +83,16 @@ class ControllerProcess(NamedTuple):
         """Return a metric's value, summed over the series that carry `labels`."""
         return _total((await self.get("/metrics")).text, f"fleetpulse_{name}", labels)
 
+    async def violations(self) -> dict[str, float]:
+        """Return how often each invariant was broken, those that were."""
+        name = "fleetpulse_invariant_violations_total"
+        return {
+            sample.labels["invariant"]: sample.value
+            for family in text_string_to_metric_families((await self.get("/metrics")).text)
+            for sample in family.samples
+            if sample.name == name and sample.value
+        }
+
     async def leads(self) -> bool:
         """Tell whether it is this one that leads."""
         return await self.metric("leader") == 1
