@@ -1,7 +1,6 @@
 """A prober that runs: what a round needs to know of it, whatever it is."""
 
 import os
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -116,11 +115,3 @@ def started(
         yield child
     finally:
         child.end()
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago, for programs that do not tell which they got."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -7,11 +7,13 @@ Knows nothing of what is stored in it.
 
 import importlib.util
 import os
+import secrets
 import signal
 import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -67,7 +69,7 @@ class EmbeddedValkey:
         """
         self.directory = directory
         self.socket_path = directory / "bus.sock"
-        self.port = _free_port() if tcp else 0
+        self.port = free_port() if tcp else 0
         if len(os.fsencode(self.socket_path)) > _SOCKET_PATH_MAX:
             raise EmbeddedError(
                 f"{self.socket_path} is too long for a unix socket "
@@ -137,9 +139,14 @@ class EmbeddedValkey:
         self.process.end(signal.SIGKILL)
 
 
-def _free_port() -> int:
-    """Return a port that was free a moment ago: the server cannot choose one itself."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+def free_port() -> int:
+    """Return a loopback port that nobody has, for a server that cannot choose one itself.
+
+    Below those that the kernel hands out by itself (32768 and up): a server that comes back to
+    its port must not find an outgoing connection on it.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)  # no seed: two test runs must not agree
+        with suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return port

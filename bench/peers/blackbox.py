@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from bench.case import Regime
-from bench.running import Peer, Place, Process, Running, free_port, started
+from bench.running import Peer, Place, Process, Running, started
 from controller.child import Child
+from controller.embedded import free_port
 
 _NAME: Final = "prometheus-blackbox-exporter"
 _CONFIG: Final = """\

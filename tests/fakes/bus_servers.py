@@ -3,7 +3,6 @@
 All are Debian's Redis 7 on loopback ports of their own, gone with the test run.
 """
 
-import socket
 import ssl
 import time
 from abc import ABC, abstractmethod
@@ -20,7 +19,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError, ResponseError
 
 from controller.child import Child
-from controller.embedded import EmbeddedValkey
+from controller.embedded import EmbeddedValkey, free_port
 from probe.bus.connect import BusFiles
 from tests.fakes.services import redis7_binary
 
@@ -70,13 +69,6 @@ def until(condition: Any, *, within_s: float = _DEADLINE_S) -> None:  # noqa: AN
     while not condition():
         assert time.monotonic() < deadline, "the servers do not come up"
         time.sleep(0.02)  # polled: what is waited for happens in another process
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class TlsServer(BusServers):
