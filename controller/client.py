@@ -12,6 +12,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from controller.db.asker import RolloutVerb
 from controller.db.audit import AuditEntry
 from controller.db.history import HistoryEntry
 from controller.definition.request import RevisionRequest
@@ -202,37 +203,16 @@ class ApiClient:
             asked["starts_in_s"] = repr(starts_in_s)
         return await self._get(_path(name, "rollout", "plan"), RolloutPlan, asked)
 
-    async def pause_rollout(
-        self, name: str, *, reason: str = "", expected_version: int | None = None
+    async def steer(
+        self,
+        name: str,
+        verb: RolloutVerb,
+        *,
+        reason: str = "",
+        expected_version: int | None = None,
     ) -> DeploymentApplied:
-        """Stop the rollout in flight where it is, and its clocks."""
-        return await self._steer(name, "pause", _Wish(reason, expected_version))
-
-    async def resume_rollout(
-        self, name: str, *, reason: str = "", expected_version: int | None = None
-    ) -> DeploymentApplied:
-        """Let a paused rollout go on; the time it stood does not count."""
-        return await self._steer(name, "resume", _Wish(reason, expected_version))
-
-    async def promote_rollout(
-        self, name: str, *, reason: str = "", expected_version: int | None = None
-    ) -> DeploymentApplied:
-        """Let the new revision have all traffic now, once all of it is ready."""
-        return await self._steer(name, "promote", _Wish(reason, expected_version))
-
-    async def retry_rollout(
-        self, name: str, *, reason: str = "", expected_version: int | None = None
-    ) -> DeploymentApplied:
-        """Begin a new rollout to the revision that the newest one gave up."""
-        return await self._steer(name, "retry", _Wish(reason, expected_version))
-
-    async def rollback(
-        self, name: str, *, reason: str = "", expected_version: int | None = None
-    ) -> DeploymentApplied:
-        """Abort the rollout in flight, or return to the revision that served before."""
-        return await self._steer(name, "rollback", _Wish(reason, expected_version))
-
-    async def _steer(self, name: str, verb: str, wish: "_Wish") -> DeploymentApplied:
+        """Do to a rollout what `verb` says."""
+        wish = _Wish(reason, expected_version)
         return await self._ask("POST", _path(name, "rollout", verb), DeploymentApplied, wish)
 
     async def abort(

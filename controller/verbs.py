@@ -7,6 +7,7 @@ there; who asks is known to the implementation, not to who calls it.
 from collections.abc import Collection
 from typing import Protocol
 
+from controller.db.asker import RolloutVerb
 from controller.db.audit import AuditEntry
 from controller.db.history import HistoryEntry
 from controller.definition.request import RevisionRequest
@@ -88,24 +89,13 @@ class Verbs(Protocol):
         self, name: str, number: int, *, starts_in_s: float | None = None
     ) -> RolloutPlan: ...
 
-    async def pause_rollout(  # noqa: D102
-        self, name: str, *, reason: str = "", expected_version: int | None = None
-    ) -> DeploymentApplied: ...
-
-    async def resume_rollout(  # noqa: D102
-        self, name: str, *, reason: str = "", expected_version: int | None = None
-    ) -> DeploymentApplied: ...
-
-    async def promote_rollout(  # noqa: D102
-        self, name: str, *, reason: str = "", expected_version: int | None = None
-    ) -> DeploymentApplied: ...
-
-    async def retry_rollout(  # noqa: D102
-        self, name: str, *, reason: str = "", expected_version: int | None = None
-    ) -> DeploymentApplied: ...
-
-    async def rollback(  # noqa: D102
-        self, name: str, *, reason: str = "", expected_version: int | None = None
+    async def steer(  # noqa: D102
+        self,
+        name: str,
+        verb: RolloutVerb,
+        *,
+        reason: str = "",
+        expected_version: int | None = None,
     ) -> DeploymentApplied: ...
 
     async def abort(  # noqa: D102

@@ -29,6 +29,7 @@ from controller.api.views import (
     shown,
 )
 from controller.db.applying import DeploymentApplied
+from controller.db.asker import RolloutVerb
 from controller.db.planning import STARTS_IN_MAX_S
 from controller.definition.deployment_file import DeploymentFile
 from controller.explanation import Explanation
@@ -199,31 +200,31 @@ async def plan_rollout(
 @changes("/v1/deployments/{name:str}/rollout/pause", HttpMethod.POST)
 async def pause_rollout(verbs: Asked, name: Name, by: GivenBy) -> Response[AppliedView]:
     """Stop the rollout in flight where it is, and its clocks."""
-    return _applied(await verbs.pause_rollout(name, **by))
+    return _applied(await verbs.steer(name, RolloutVerb.PAUSE, **by))
 
 
 @changes("/v1/deployments/{name:str}/rollout/resume", HttpMethod.POST)
 async def resume_rollout(verbs: Asked, name: Name, by: GivenBy) -> Response[AppliedView]:
     """Let a paused rollout go on; the time it stood does not count."""
-    return _applied(await verbs.resume_rollout(name, **by))
+    return _applied(await verbs.steer(name, RolloutVerb.RESUME, **by))
 
 
 @changes("/v1/deployments/{name:str}/rollout/promote", HttpMethod.POST)
 async def promote_rollout(verbs: Asked, name: Name, by: GivenBy) -> Response[AppliedView]:
     """Let the new revision have all traffic now, once all of it is ready."""
-    return _applied(await verbs.promote_rollout(name, **by))
+    return _applied(await verbs.steer(name, RolloutVerb.PROMOTE, **by))
 
 
 @changes("/v1/deployments/{name:str}/rollout/retry", HttpMethod.POST)
 async def retry_rollout(verbs: Asked, name: Name, by: GivenBy) -> Response[AppliedView]:
     """Begin a new rollout to the revision that the newest one gave up."""
-    return _applied(await verbs.retry_rollout(name, **by))
+    return _applied(await verbs.steer(name, RolloutVerb.RETRY, **by))
 
 
 @changes("/v1/deployments/{name:str}/rollout/rollback", HttpMethod.POST)
 async def roll_back(verbs: Asked, name: Name, by: GivenBy) -> Response[AppliedView]:
     """Abort the rollout in flight, or return to the revision that served before."""
-    return _applied(await verbs.rollback(name, **by))
+    return _applied(await verbs.steer(name, RolloutVerb.ROLLBACK, **by))
 
 
 @changes("/v1/deployments/{name:str}/rollout/abort", HttpMethod.POST)

@@ -3,18 +3,25 @@
 Each is one transaction. Repeating one changes nothing: what it answers then has no changes.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 from controller.db import steering
 from controller.db.applying import DeploymentApplied
+from controller.db.asker import Asker, RolloutVerb
 from controller.db.audit import note_verb
 from controller.db.named import OPERATOR, changeable, living, to_change
 from controller.db.route_verbs import RouteVerbs
 from controller.db.session import Write
-from controller.db.steering import Asker
 from controller.model import Deployment
 
-_Work = Callable[[Write, Deployment, Asker], Awaitable[str]]
+_WORK: Final[Mapping[RolloutVerb, Callable[[Write, Deployment, Asker], Awaitable[str]]]] = {
+    RolloutVerb.PAUSE: steering.pause,
+    RolloutVerb.RESUME: steering.resume,
+    RolloutVerb.PROMOTE: steering.promote,
+    RolloutVerb.RETRY: steering.retry,
+    RolloutVerb.ROLLBACK: steering.roll_back,
+}
 
 
 class RolloutVerbs(RouteVerbs):
@@ -23,85 +30,33 @@ class RolloutVerbs(RouteVerbs):
     Given an `expected_version` they raise Stale when the deployment is at another one.
     """
 
-    async def pause_rollout(
+    async def steer(
         self,
         name: str,
+        verb: RolloutVerb,
         *,
         actor: str = OPERATOR,
         reason: str = "",
         expected_version: int | None = None,
     ) -> DeploymentApplied:
-        """Stop the rollout in flight where it is, and its clocks.
+        """Do to a rollout what `verb` says.
 
         Raises:
-            Conflict: if there is none, or it is rolling back.
+            Conflict: if there is nothing to do it to; the sentence says what to do instead.
         """
         by = Asker(actor=actor, reason=reason)
-        return await self._steer("pause", steering.pause, name, by, expected_version)
 
-    async def resume_rollout(
-        self,
-        name: str,
-        *,
-        actor: str = OPERATOR,
-        reason: str = "",
-        expected_version: int | None = None,
-    ) -> DeploymentApplied:
-        """Let a paused rollout go on; the time it stood does not count.
+        async def work(write: Write) -> DeploymentApplied:
+            seen = await changeable(write, name, expected_version=expected_version)
+            did = await _WORK[verb](write, seen, by)
+            if did:
+                await note_verb(
+                    write, verb.value, actor=actor, reason=reason, deployment_id=seen.id
+                )
+            found = await living(write.connection, name)
+            return DeploymentApplied(deployment=found, changes=(did,) if did else ())
 
-        Raises:
-            Conflict: if there is none.
-        """
-        by = Asker(actor=actor, reason=reason)
-        return await self._steer("resume", steering.resume, name, by, expected_version)
-
-    async def promote_rollout(
-        self,
-        name: str,
-        *,
-        actor: str = OPERATOR,
-        reason: str = "",
-        expected_version: int | None = None,
-    ) -> DeploymentApplied:
-        """Let the new revision have all traffic now, without further delay.
-
-        Raises:
-            Conflict: if there is nothing to promote, or not all of it is ready.
-        """
-        by = Asker(actor=actor, reason=reason)
-        return await self._steer("promote", steering.promote, name, by, expected_version)
-
-    async def retry_rollout(
-        self,
-        name: str,
-        *,
-        actor: str = OPERATOR,
-        reason: str = "",
-        expected_version: int | None = None,
-    ) -> DeploymentApplied:
-        """Begin a new rollout to the revision that the newest one gave up.
-
-        Raises:
-            Conflict: if the newest one was not given up.
-        """
-        by = Asker(actor=actor, reason=reason)
-        return await self._steer(steering.RETRY, steering.retry, name, by, expected_version)
-
-    async def rollback(
-        self,
-        name: str,
-        *,
-        actor: str = OPERATOR,
-        reason: str = "",
-        expected_version: int | None = None,
-    ) -> DeploymentApplied:
-        """Go back to what served before: abort the rollout in flight, or begin one that returns.
-
-        Raises:
-            Conflict: if nothing served before.
-        """
-        by = Asker(actor=actor, reason=reason)
-        return await self._steer(steering.ROLLBACK, steering.roll_back, name, by, expected_version)
+        return await self._database.transact(work, epoch=None)
 
     async def abort(
         self,
@@ -111,7 +66,7 @@ class RolloutVerbs(RouteVerbs):
         reason: str = "",
         expected_version: int | None = None,
     ) -> Deployment:
-        """Turn the rollout in flight back; repeating it changes nothing.
+        """Turn the rollout in flight back.
 
         A deployment that never had a current revision is destroyed instead (R-39).
 
@@ -124,18 +79,3 @@ class RolloutVerbs(RouteVerbs):
             if await steering.abort(write, seen, by):
                 await note_verb(write, "abort", actor=actor, reason=reason, deployment_id=seen.id)
             return await living(write.connection, name)
-
-    async def _steer(
-        self, verb: str, work: _Work, name: str, by: Asker, expected_version: int | None
-    ) -> DeploymentApplied:
-        async def steer(write: Write) -> DeploymentApplied:
-            seen = await changeable(write, name, expected_version=expected_version)
-            did = await work(write, seen, by)
-            if did:
-                await note_verb(
-                    write, verb, actor=by.actor, reason=by.reason, deployment_id=seen.id
-                )
-            found = await living(write.connection, name)
-            return DeploymentApplied(deployment=found, changes=(did,) if did else ())
-
-        return await self._database.transact(steer, epoch=None)

@@ -4,10 +4,10 @@ Used by `rollout_verbs`, inside its transaction. Each returns what it did, in wo
 was so already, and nothing is written. What may not be is refused with the remedy.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 from controller.db import activation
+from controller.db.asker import Asker, RolloutVerb
 from controller.db.deployments import move_deployment, revisions_of
 from controller.db.rollouts import (
     change_rollout,
@@ -23,21 +23,7 @@ from controller.model import Deployment, Lifecycle, Outcome, Revision, Rollout, 
 from controller.rollout.counting import tally
 from controller.rollout.strategies import strategy_of
 
-RETRY: Final = "retry"
-ROLLBACK: Final = "rollback"
 _FAILED: Final = (Outcome.FAILED, Outcome.ABORTED, Outcome.EXPIRED, Outcome.ROLLED_BACK)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asker:
-    """Who wants it, and why."""
-
-    actor: str
-    reason: str
-
-    def says(self, did: str) -> str:
-        """Return the sentence for the history."""
-        return f"{self.actor} {did}" + (f": {self.reason}" if self.reason else "")
 
 
 async def pause(write: Write, seen: Deployment, by: Asker) -> str:
@@ -170,7 +156,7 @@ async def retry(write: Write, seen: Deployment, by: Asker) -> str:
     revision = await _revision(write, seen, newest.revision_id)
     turned_back = seen.sub_step is SubStep.ROLLING_BACK
     if not turned_back and newest.outcome not in _FAILED:
-        if await was_begun_by(write, newest, category=RETRY):
+        if await was_begun_by(write, newest, category=RolloutVerb.RETRY):
             return ""
         what = "was promoted" if newest.outcome is Outcome.PROMOTED else "is in flight"
         raise Conflict(
@@ -179,7 +165,7 @@ async def retry(write: Write, seen: Deployment, by: Asker) -> str:
         )
     did = f"retried revision {revision.number}"
     await activation.activate(
-        write, seen, revision, actor=by.actor, category=RETRY, did=by.says(did)
+        write, seen, revision, actor=by.actor, category=RolloutVerb.RETRY, did=by.says(did)
     )
     return did
 
@@ -192,13 +178,15 @@ async def roll_back(write: Write, seen: Deployment, by: Asker) -> str:
     """
     if seen.rollout is not None:
         going_back = seen.sub_step is SubStep.ROLLING_BACK
-        if going_back or await was_begun_by(write, seen.rollout, category=ROLLBACK):
+        if going_back or await was_begun_by(write, seen.rollout, category=RolloutVerb.ROLLBACK):
             return ""
         did = "rolled back the rollout in flight"
-        await activation.abort(write, seen, seen.rollout, category=ROLLBACK, message=by.says(did))
+        await activation.abort(
+            write, seen, seen.rollout, category=RolloutVerb.ROLLBACK, message=by.says(did)
+        )
         return did
     last = await newest_promoted(write.connection, seen.id)
-    if last is not None and await was_begun_by(write, last, category=ROLLBACK):
+    if last is not None and await was_begun_by(write, last, category=RolloutVerb.ROLLBACK):
         return ""
     before = seen.kept.id if seen.kept else last.from_revision_id if last else None
     if before is None or seen.lifecycle is not Lifecycle.READY:
@@ -209,7 +197,13 @@ async def roll_back(write: Write, seen: Deployment, by: Asker) -> str:
     revision = await _revision(write, seen, before)
     did = f"rolled back to revision {revision.number}"
     await activation.activate(
-        write, seen, revision, actor=by.actor, category=ROLLBACK, did=by.says(did), promotes=True
+        write,
+        seen,
+        revision,
+        actor=by.actor,
+        category=RolloutVerb.ROLLBACK,
+        did=by.says(did),
+        promotes=True,
     )
     return did
 

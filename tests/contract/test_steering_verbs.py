@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, update
 
+from controller.db.asker import RolloutVerb
 from controller.db.repository import Repository
 from controller.db.rows import route_values
 from controller.db.session import Database
@@ -98,13 +99,13 @@ class TestPause:
     ) -> None:
         await in_flight(database, service, epoch=epoch)
         before = await service.get_deployment("demo")
-        paused = await service.pause_rollout("demo", actor="ada", reason="lunch")
+        paused = await service.steer("demo", RolloutVerb.PAUSE, actor="ada", reason="lunch")
         assert paused.changes == ("paused the rollout to revision 2",)
         assert paused.deployment.rollout is not None
         assert paused.deployment.rollout.paused_at_ms is not None
 
         await earlier(database, 60_000)
-        resumed = await service.resume_rollout("demo", actor="ada")
+        resumed = await service.steer("demo", RolloutVerb.RESUME, actor="ada")
 
         assert resumed.changes[0].startswith("resumed the rollout to revision 2 after 6")
         after = resumed.deployment
@@ -126,14 +127,14 @@ class TestPause:
         self, database: Database, service: Service, epoch: int
     ) -> None:
         await in_flight(database, service, epoch=epoch)
-        first = await service.pause_rollout("demo")
+        first = await service.steer("demo", RolloutVerb.PAUSE)
         written = dict(database.sql_writes)
-        again = await service.pause_rollout("demo")
+        again = await service.steer("demo", RolloutVerb.PAUSE)
         assert (again.changes, again.deployment) == ((), first.deployment)
         assert dict(database.sql_writes) == written
-        first = await service.resume_rollout("demo")
+        first = await service.steer("demo", RolloutVerb.RESUME)
         written = dict(database.sql_writes)
-        again = await service.resume_rollout("demo")
+        again = await service.steer("demo", RolloutVerb.RESUME)
         assert (again.changes, again.deployment) == ((), first.deployment)
         assert dict(database.sql_writes) == written
 
@@ -143,27 +144,27 @@ class TestPause:
         await in_flight(database, service, epoch=epoch)
         await service.abort("demo")
         with pytest.raises(Conflict, match="is rolling back, which has to end"):
-            await service.pause_rollout("demo")
+            await service.steer("demo", RolloutVerb.PAUSE)
 
     async def test_abort_ends_a_pause(
         self, database: Database, service: Service, epoch: int
     ) -> None:
         """A rollback has to end, so no clock of it stands."""
         await in_flight(database, service, epoch=epoch)
-        await service.pause_rollout("demo")
+        await service.steer("demo", RolloutVerb.PAUSE)
         aborted = await service.abort("demo")
         assert aborted.sub_step is SubStep.ROLLING_BACK
         assert aborted.rollout is not None
         assert aborted.rollout.paused_at_ms is None
 
-    @pytest.mark.parametrize("verb", ["pause", "resume", "promote"])
+    @pytest.mark.parametrize("verb", [RolloutVerb.PAUSE, RolloutVerb.RESUME, RolloutVerb.PROMOTE])
     async def test_at_rest_there_is_nothing_to_steer(
-        self, database: Database, service: Service, epoch: int, verb: str
+        self, database: Database, service: Service, epoch: int, verb: RolloutVerb
     ) -> None:
         await apply_demo(service)
         await promote_demo(database, epoch=epoch)
         with pytest.raises(Conflict, match=f"no rollout in flight to {verb}; begin one with"):
-            await getattr(service, f"{verb}_rollout")("demo")
+            await service.steer("demo", verb)
 
 
 class TestPromote:
@@ -172,11 +173,11 @@ class TestPromote:
     ) -> None:
         await in_flight(database, service, epoch=epoch, policy=BLUE_GREEN)
         await greens(database, service, 3)
-        asked = await service.promote_rollout("demo", actor="ada", reason="looks good")
+        asked = await service.steer("demo", RolloutVerb.PROMOTE, actor="ada", reason="looks good")
         assert asked.changes == ("promoted revision 2",)
         assert asked.deployment.rollout is not None
         assert asked.deployment.rollout.promote_asked
-        assert (await service.promote_rollout("demo")).changes == ()
+        assert (await service.steer("demo", RolloutVerb.PROMOTE)).changes == ()
         assert await told(service) == [("ada", "promote", "looks good")]
 
     async def test_promotion_before_all_are_ready_is_refused(
@@ -186,7 +187,7 @@ class TestPromote:
         await in_flight(database, service, epoch=epoch, policy=BLUE_GREEN)
         await greens(database, service, 2)
         with pytest.raises(Conflict, match="2 of 3 replicas of revision 2 are ready"):
-            await service.promote_rollout("demo")
+            await service.steer("demo", RolloutVerb.PROMOTE)
         assert await told(service) == []
 
     async def test_rolling_update_has_nothing_to_promote(
@@ -194,16 +195,16 @@ class TestPromote:
     ) -> None:
         await in_flight(database, service, epoch=epoch)
         with pytest.raises(Conflict, match="a rolling update has nothing to promote"):
-            await service.promote_rollout("demo")
+            await service.steer("demo", RolloutVerb.PROMOTE)
 
     async def test_paused_rollout_is_not_promoted(
         self, database: Database, service: Service, epoch: int
     ) -> None:
         await in_flight(database, service, epoch=epoch, policy=BLUE_GREEN)
         await greens(database, service, 3)
-        await service.pause_rollout("demo")
+        await service.steer("demo", RolloutVerb.PAUSE)
         with pytest.raises(Conflict, match="is paused; let it go on first"):
-            await service.promote_rollout("demo")
+            await service.steer("demo", RolloutVerb.PROMOTE)
 
     async def test_rollback_is_not_promoted(
         self, database: Database, service: Service, epoch: int
@@ -211,16 +212,16 @@ class TestPromote:
         await in_flight(database, service, epoch=epoch, policy=BLUE_GREEN)
         await service.abort("demo")
         with pytest.raises(Conflict, match="is rolling back: there is nothing to promote"):
-            await service.promote_rollout("demo")
+            await service.steer("demo", RolloutVerb.PROMOTE)
 
     async def test_promotion_that_was_carried_out_may_be_repeated(
         self, database: Database, service: Service, epoch: int
     ) -> None:
         await in_flight(database, service, epoch=epoch, policy=BLUE_GREEN)
         await greens(database, service, 3)
-        await service.promote_rollout("demo")
+        await service.steer("demo", RolloutVerb.PROMOTE)
         await promote_demo(database, epoch=epoch)
-        assert (await service.promote_rollout("demo")).changes == ()
+        assert (await service.steer("demo", RolloutVerb.PROMOTE)).changes == ()
 
 
 class TestRetry:
@@ -233,7 +234,7 @@ class TestRetry:
         """R-18: under an id, a deadline and a phase clock of its own."""
         await in_flight(database, service, epoch=epoch)
         ended = await end(database, service, outcome, epoch=epoch)
-        retried = await service.retry_rollout("demo", actor="ada", reason="disk is back")
+        retried = await service.steer("demo", RolloutVerb.RETRY, actor="ada", reason="disk is back")
         assert retried.changes == ("retried revision 2",)
         newest, older, _ = await service.list_rollouts("demo")
         assert (newest.revision_id, older.outcome) == (older.revision_id, outcome)
@@ -241,14 +242,14 @@ class TestRetry:
         assert retried.deployment.rollout == newest
         assert retried.deployment.version == ended.version + 1
         assert await told(service) == [("ada", "retry", "disk is back")]
-        assert (await service.retry_rollout("demo")).changes == ()
+        assert (await service.steer("demo", RolloutVerb.RETRY)).changes == ()
 
     async def test_rollout_that_turns_back_may_be_retried_at_once(
         self, database: Database, service: Service, epoch: int
     ) -> None:
         await in_flight(database, service, epoch=epoch)
         await service.abort("demo")
-        retried = await service.retry_rollout("demo")
+        retried = await service.steer("demo", RolloutVerb.RETRY)
         assert retried.deployment.sub_step is SubStep.PROVISIONING
         newest, older, _ = await service.list_rollouts("demo")
         assert (newest.outcome, older.outcome) == (None, Outcome.ABORTED)
@@ -258,15 +259,15 @@ class TestRetry:
     ) -> None:
         await apply_demo(service)
         with pytest.raises(Conflict, match="to revision 1 is in flight; only one that failed"):
-            await service.retry_rollout("demo")
+            await service.steer("demo", RolloutVerb.RETRY)
         await promote_demo(database, epoch=epoch)
         with pytest.raises(Conflict, match="to revision 1 was promoted; only one that failed"):
-            await service.retry_rollout("demo")
+            await service.steer("demo", RolloutVerb.RETRY)
 
     async def test_deployment_without_a_rollout_has_none_to_retry(self, service: Service) -> None:
         await apply_demo(service, auto_activate=False)
         with pytest.raises(Conflict, match="has had no rollout to retry; begin one with"):
-            await service.retry_rollout("demo")
+            await service.steer("demo", RolloutVerb.RETRY)
 
 
 class TestRollback:
@@ -274,12 +275,12 @@ class TestRollback:
         self, database: Database, service: Service, epoch: int
     ) -> None:
         await in_flight(database, service, epoch=epoch)
-        back = await service.rollback("demo", actor="ada", reason="too slow")
+        back = await service.steer("demo", RolloutVerb.ROLLBACK, actor="ada", reason="too slow")
         assert back.changes == ("rolled back the rollout in flight",)
         assert back.deployment.sub_step is SubStep.ROLLING_BACK
         assert back.deployment.rollout is not None
         assert back.deployment.rollout.outcome is Outcome.ABORTED
-        assert (await service.rollback("demo")).changes == ()
+        assert (await service.steer("demo", RolloutVerb.ROLLBACK)).changes == ()
         assert await told(service) == [("ada", "rollback", "too slow")]
 
     async def test_rollback_at_rest_returns_to_the_revision_before(
@@ -287,7 +288,7 @@ class TestRollback:
     ) -> None:
         await in_flight(database, service, epoch=epoch)
         await promote_demo(database, epoch=epoch)
-        back = await service.rollback("demo", actor="ada")
+        back = await service.steer("demo", RolloutVerb.ROLLBACK, actor="ada")
         assert back.changes == ("rolled back to revision 1",)
         assert back.deployment.deploying is not None
         assert back.deployment.deploying.number == 1
@@ -299,10 +300,10 @@ class TestRollback:
     ) -> None:
         await in_flight(database, service, epoch=epoch)
         await promote_demo(database, epoch=epoch)
-        await service.rollback("demo")
-        assert (await service.rollback("demo")).changes == (), "on its way"
+        await service.steer("demo", RolloutVerb.ROLLBACK)
+        assert (await service.steer("demo", RolloutVerb.ROLLBACK)).changes == (), "on its way"
         await promote_demo(database, epoch=epoch)
-        assert (await service.rollback("demo")).changes == (), "done"
+        assert (await service.steer("demo", RolloutVerb.ROLLBACK)).changes == (), "done"
         found = await service.get_deployment("demo")
         assert found.current is not None
         assert (found.lifecycle, found.current.number) == (Lifecycle.READY, 1)
@@ -312,9 +313,11 @@ class TestRollback:
     ) -> None:
         await in_flight(database, service, epoch=epoch)
         await promote_demo(database, epoch=epoch)
-        await service.rollback("demo")
+        await service.steer("demo", RolloutVerb.ROLLBACK)
         await end(database, service, Outcome.FAILED, epoch=epoch)
-        assert (await service.rollback("demo")).changes == ("rolled back to revision 1",)
+        assert (await service.steer("demo", RolloutVerb.ROLLBACK)).changes == (
+            "rolled back to revision 1",
+        )
 
     async def test_rollback_after_a_failed_rollout_returns_to_what_served_before(
         self, database: Database, service: Service, epoch: int
@@ -325,7 +328,9 @@ class TestRollback:
         third = RevisionSpec(command=("serve", "a-third"))
         await service.add_revision("demo", third, auto_activate=True)
         await end(database, service, Outcome.FAILED, epoch=epoch)
-        assert (await service.rollback("demo")).changes == ("rolled back to revision 1",)
+        assert (await service.steer("demo", RolloutVerb.ROLLBACK)).changes == (
+            "rolled back to revision 1",
+        )
 
     async def test_rollback_uses_what_is_kept_and_keeps_it_no_longer(
         self, database: Database, service: Service, epoch: int
@@ -335,7 +340,7 @@ class TestRollback:
         promoted = await end(database, service, Outcome.PROMOTED, epoch=epoch)
         assert promoted.kept is not None
         assert promoted.kept.number == 1
-        back = (await service.rollback("demo")).deployment
+        back = (await service.steer("demo", RolloutVerb.ROLLBACK)).deployment
         assert back.deploying == promoted.kept
         assert (back.kept, back.kept_until_ms) == (None, None)
 
@@ -345,38 +350,37 @@ class TestRollback:
         await apply_demo(service)
         await promote_demo(database, epoch=epoch)
         with pytest.raises(Conflict, match="no revision that served before to go back to"):
-            await service.rollback("demo")
+            await service.steer("demo", RolloutVerb.ROLLBACK)
 
     async def test_first_rollout_that_is_rolled_back_destroys(self, service: Service) -> None:
         """R-39"""
         await apply_demo(service)
-        back = await service.rollback("demo")
+        back = await service.steer("demo", RolloutVerb.ROLLBACK)
         assert back.deployment.lifecycle is Lifecycle.DESTROYING
 
 
-VERBS = ["pause_rollout", "resume_rollout", "promote_rollout", "retry_rollout", "rollback"]
-
-
 class TestEveryVerb:
-    @pytest.mark.parametrize("verb", VERBS)
-    async def test_unknown_deployment_is_not_found(self, service: Service, verb: str) -> None:
+    @pytest.mark.parametrize("verb", RolloutVerb)
+    async def test_unknown_deployment_is_not_found(
+        self, service: Service, verb: RolloutVerb
+    ) -> None:
         with pytest.raises(NotFound, match="there is no deployment 'nope'"):
-            await getattr(service, verb)("nope")
+            await service.steer("nope", verb)
 
-    @pytest.mark.parametrize("verb", VERBS)
+    @pytest.mark.parametrize("verb", RolloutVerb)
     async def test_another_version_than_expected_is_stale(
-        self, service: Service, verb: str
+        self, service: Service, verb: RolloutVerb
     ) -> None:
         await apply_demo(service)
         with pytest.raises(Stale, match="was to be at version 99"):
-            await getattr(service, verb)("demo", expected_version=99)
+            await service.steer("demo", verb, expected_version=99)
 
-    @pytest.mark.parametrize("verb", VERBS)
+    @pytest.mark.parametrize("verb", RolloutVerb)
     async def test_deployment_on_its_way_out_is_left_alone(
-        self, service: Service, verb: str
+        self, service: Service, verb: RolloutVerb
     ) -> None:
         """R-38"""
         await apply_demo(service)
         await service.delete("demo")
         with pytest.raises(Conflict, match="is being deleted; wait until it is gone"):
-            await getattr(service, verb)("demo")
+            await service.steer("demo", verb)

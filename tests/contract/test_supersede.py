@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import insert
 
+from controller.db.asker import RolloutVerb
 from controller.db.repository import Repository
 from controller.db.rows import route_values
 from controller.db.session import Database
@@ -134,7 +135,7 @@ async def test_rollout_that_is_retried_while_it_turns_back_begins_without_a_shar
     """R-18: nothing of the one before leaks into the next."""
     await half_way(database, service, "canary", epoch=epoch)
     await service.abort("demo")
-    retried = (await service.retry_rollout("demo")).deployment
+    retried = (await service.steer("demo", RolloutVerb.RETRY)).deployment
     assert retried.deploying is not None
     found = await service.list_routes("demo")
     mine = {r.traffic_ratio for r in found if r.revision_id == retried.deploying.id}
@@ -169,7 +170,7 @@ async def switched(database: Database, service: Service, *, epoch: int) -> None:
     async with database.write(epoch=None) as write:
         rows = [route_values(route, rollout_id=None) for route in made]
         await write.connection.execute(insert(routes), rows)
-    await service.promote_rollout("demo")
+    await service.steer("demo", RolloutVerb.PROMOTE)
     await cycle(database, epoch=epoch)
 
 
@@ -193,7 +194,7 @@ async def test_rollback_to_kept_replicas_is_a_switch_in_one_cycle(
     on, off = (Traffic.ACTIVE, 1.0), (Traffic.INACTIVE, 0.0)
     assert await shares_of(service) == {promoted.current.id: {on}, promoted.kept.id: {off}}
 
-    await service.rollback("demo")
+    await service.steer("demo", RolloutVerb.ROLLBACK)
     decision = await cycle(database, epoch=epoch)
 
     assert decision.create == ()

@@ -14,6 +14,7 @@ import anyio
 import msgspec
 import pytest
 
+from controller.db.asker import RolloutVerb
 from controller.model import (
     HealthCheck,
     Lifecycle,
@@ -172,7 +173,9 @@ async def switch_back(operator: Operator, stream: Stream, *, version: int) -> No
     await apply(operator, kept, version=version)
     await operator.until(lambda _: not stream.serving & blues, within_s=WITHIN_S)
     began = time.monotonic()
-    await operator.service.rollback("chat", actor="a-test", reason="it answers nonsense")
+    await operator.service.steer(
+        "chat", RolloutVerb.ROLLBACK, actor="a-test", reason="it answers nonsense"
+    )
     await operator.until(lambda _: stream.serving == blues, within_s=WITHIN_S)
     took_s = round(time.monotonic() - began, 1)  # now the greens are the ones that are kept
     await anyio.sleep(STILL_S)
