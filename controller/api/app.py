@@ -14,7 +14,16 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 
-from controller.api import deployments, description, discovery, events, operator_pages, page, routes
+from controller.api import (
+    deployments,
+    description,
+    discovery,
+    events,
+    operator_pages,
+    page,
+    rollouts,
+    routes,
+)
 from controller.api.description import CONFIG, Described
 from controller.api.events import Followers
 from controller.api.gate import Access, Gate
@@ -28,7 +37,16 @@ from controller.service import Service
 from probe import ops
 
 BODY_MAX_BYTES: Final = 1_048_576
-MODULES: Final = (deployments, routes, discovery, events, page, description, operator_pages)
+MODULES: Final = (
+    deployments,
+    rollouts,
+    routes,
+    discovery,
+    events,
+    page,
+    description,
+    operator_pages,
+)
 """Each with its HANDLERS."""
 
 

@@ -14,6 +14,10 @@ After = Annotated[
     Parameter(pattern="^[0-9a-f-]{36}$", description="`next` of the page before."),
 ]
 
+ENTRIES_MAX: Final = 1000
+Entries = Annotated[int, Parameter(ge=1, le=ENTRIES_MAX, description="How many at most.")]
+"""Of a listing that is not turned over."""
+
 
 class _Known(Protocol):
     @property

@@ -5,8 +5,7 @@ from typing import Annotated, Final
 from litestar import HttpMethod
 from litestar.params import Parameter
 
-from controller.api.deployments import Entries
-from controller.api.paging import After, Limit, page_of
+from controller.api.paging import After, Entries, Limit, page_of
 from controller.api.routing import Asked, Explained, GivenBy, Name, RouteIdText, changes, looks
 from controller.api.views import (
     Audit,

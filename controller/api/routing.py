@@ -16,6 +16,7 @@ from litestar.params import HeaderParameter, Parameter
 
 from controller.api.access import Principal, Role
 from controller.api.problems import documented
+from controller.api.views import NUMBER_MAX
 from controller.explanation import Explanation
 from controller.service import Service
 
@@ -30,7 +31,7 @@ RouteIdText = Annotated[
     str,
     Parameter(pattern="^[!-~]{1,64}$", description="The route's id."),
 ]
-
+Number = Annotated[int, Parameter(ge=1, le=NUMBER_MAX, description="Of the revision.")]
 RolloutIdText = Annotated[
     str,
     Parameter(pattern="^[!-~]{1,64}$", description="The rollout's id."),

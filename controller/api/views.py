@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from typing import Annotated, Any, TypeVar
 
 import msgspec
+from litestar import Response
 
 from controller.definition.deployment_file import REPLICAS_MAX
 from controller.definition.request import RevisionRequest
 from controller.model import (
+    Deployment,
     Health,
     HealthCheck,
     Lifecycle,
@@ -24,7 +26,7 @@ from controller.model import (
     Traffic,
 )
 from controller.model_definition import ModelDefinition
-from controller.service import FORCE_MAX_S
+from controller.service import FORCE_MAX_S, DeploymentApplied
 
 NUMBER_MAX = 2**31 - 1
 """Of what the database numbers in 32 bits."""
@@ -227,3 +229,17 @@ def shown(noun: object, kind: type[_View]) -> _View:
 def all_shown(nouns: Iterable[object], kind: type[_View]) -> tuple[_View, ...]:
     """Return nouns as the API shows them."""
     return tuple(shown(noun, kind) for noun in nouns)
+
+
+def deployment_shown(deployment: Deployment) -> Response[DeploymentView]:
+    """Return a deployment as the API shows it, with its version as the ETag."""
+    return Response(shown(deployment, DeploymentView), headers=_etag(deployment))
+
+
+def applied_shown(applied: DeploymentApplied) -> Response[AppliedView]:
+    """Return what was done to a deployment, with its version as the ETag."""
+    return Response(shown(applied, AppliedView), headers=_etag(applied.deployment))
+
+
+def _etag(deployment: Deployment) -> dict[str, str]:
+    return {"etag": f'"{deployment.version}"'}
