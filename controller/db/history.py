@@ -181,6 +181,20 @@ async def write_notes(write: Write, notes: Sequence[Note]) -> None:
         await write.connection.execute(counting, list(repeats.values()))
 
 
+async def attempts_of(connection: AsyncConnection, note: Note) -> int:
+    """Return how often the newest row of a note's subject and category was made in a row."""
+    newest = (
+        select(history.c.attempts)
+        .where(
+            history.c.subject == (note.route_id or note.deployment_id),
+            history.c.category == note.category,
+        )
+        .order_by(history.c.id.desc())
+        .limit(1)
+    )
+    return int((await connection.execute(newest)).scalar_one())
+
+
 async def history_of(
     connection: AsyncConnection, subject: DeploymentId | RouteId, *, limit: int
 ) -> tuple[HistoryEntry, ...]:

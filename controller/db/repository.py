@@ -189,6 +189,20 @@ class Repository:
         lost = await self._database.transact(work, epoch=epoch)
         return Applied(applied=len(wanted) - len(lost), lost=tuple(lost))
 
+    async def record(self, note: Note, *, epoch: int) -> int:
+        """Write a note; return how often it was made in a row (R-12).
+
+        Raises:
+            LeaseLost: if `epoch` does not lead any more.
+            DatabaseUnreachable: if the database does not answer.
+        """
+
+        async def work(write: Write) -> int:
+            await history.write_notes(write, [note])
+            return await history.attempts_of(write.connection, note)
+
+        return await self._database.transact(work, epoch=epoch)
+
     async def evict(self, wanted: Sequence[Eviction], *, epoch: int) -> Applied:
         """Write the evictions whose grounds still are what they were (S14); the others are lost.
 

@@ -10,10 +10,19 @@ from functools import partial
 from typing import ClassVar
 
 from controller.db.failures import Failures
-from controller.model import Decision, Deployment, DeploymentId, Lifecycle, Route, RouteId
+from controller.model import (
+    Decision,
+    Deployment,
+    DeploymentId,
+    Lifecycle,
+    Route,
+    RouteId,
+    SubStep,
+)
 from controller.reconcile.handler import DeploymentHandler, Schedule, World
-from controller.rollout import destroy, machine, scale
+from controller.rollout import destroy, endings, machine, scale
 from controller.rollout.backoff import WINDOW_S, Failure, back_off
+from controller.rollout.give_up import give_up
 from controller.route.guard.clocks import stood_still_ms
 
 
@@ -58,6 +67,24 @@ class Deploying(_OfLifecycle):
             world.snapshot.now_ms,
             failed=world.snapshot.failed_counts.get(rollout.id, 0) if rollout else 0,
             fresh=self._fresh(),
+            held=world.frozen(deployment.id),
+            still=partial(_stood_still, world, deployment.id),
+        )
+
+    def category(self, deployment: Deployment) -> str:
+        """Return where this phase's decisions go, so that one that succeeds ends the row."""
+        back = deployment.sub_step is SubStep.ROLLING_BACK
+        return endings.BACK if back else endings.FORWARD
+
+    def after_failures(
+        self, world: World, deployment: Deployment, *, attempts: int, error: str
+    ) -> Decision | None:
+        """Give the rollout up, if it has failed too often or its time is over."""
+        return give_up(
+            deployment,
+            world.snapshot.now_ms,
+            attempts=attempts,
+            error=error,
             held=world.frozen(deployment.id),
             still=partial(_stood_still, world, deployment.id),
         )

@@ -179,6 +179,18 @@ class DeploymentHandler(ABC):
     ) -> Decision | None:
         """Return what to change for one deployment, given its routes; None: nothing."""
 
+    def category(self, deployment: Deployment) -> str:
+        """Return in whose name a failure to decide over `deployment` goes into its history."""
+        del deployment
+        return self.name
+
+    def after_failures(
+        self, world: World, deployment: Deployment, *, attempts: int, error: str
+    ) -> Decision | None:
+        """Return what to do instead, after so many failures in a row (R-12); None: try again."""
+        del world, deployment, attempts, error
+        return None
+
 
 class FleetHandler(ABC):
     """A step over the whole fleet that writes neither routes nor deployments, but beside them.

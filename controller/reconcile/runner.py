@@ -16,7 +16,14 @@ from controller.db.repository import Repository
 from controller.errors import Conflict, ControllerError, DatabaseUnreachable, LeaseLost
 from controller.invariants import change_violations
 from controller.metrics import ControllerMetrics
-from controller.model import Deployment, DeploymentId, Note, Route, RouteChange
+from controller.model import (
+    Decision,
+    Deployment,
+    DeploymentId,
+    Note,
+    Route,
+    RouteChange,
+)
 from controller.reconcile.handler import (
     Applied,
     DeploymentHandler,
@@ -245,11 +252,34 @@ class Runner:
         routes: Sequence[Route],
         epoch: int,
     ) -> int:
-        try:
+        """Let the handler decide over one deployment; one that cannot is told in history."""
+
+        async def decide() -> int:
             decision = handler.decide(world, deployment, routes)
-            if decision is None or decision.empty:
-                return 0
-            await self._repository.commit(decision, epoch=epoch)
+            return await self._commit(decision, world, routes, epoch)
+
+        async def after(error: Exception) -> int:
+            note = _failure(handler.category(deployment), deployment, error)
+            attempts = await self._repository.record(note, epoch=epoch)
+            decision = handler.after_failures(
+                world, deployment, attempts=attempts, error=note.message
+            )
+            return await self._commit(decision, world, routes, epoch)
+
+        written = await self._attempt(handler, deployment, decide())
+        if isinstance(written, Exception):
+            written = await self._attempt(handler, deployment, after(written))
+        return 0 if isinstance(written, Exception) else written
+
+    async def _attempt(
+        self, handler: DeploymentHandler, deployment: Deployment, work: Awaitable[int]
+    ) -> int | Exception:
+        """Return how many rows it changed, or what it raised.
+
+        One poisoned deployment never stops the others (R-15).
+        """
+        try:
+            return await work
         except (LeaseLost, DatabaseUnreachable):
             raise
         except Conflict as error:
@@ -258,10 +288,17 @@ class Runner:
             )
             self._metrics.lost(handler.name, 1)
             return 0
-        except Exception:  # one poisoned deployment never stops the others (R-15)
+        except Exception as error:
             log.exception("deployment_failed", handler=handler.name, deployment=deployment.name)
             self._metrics.failed(handler.name)
+            return error
+
+    async def _commit(
+        self, decision: Decision | None, world: World, routes: Sequence[Route], epoch: int
+    ) -> int:
+        if decision is None or decision.empty:
             return 0
+        await self._repository.commit(decision, epoch=epoch)
         self._metrics.decided(decision, routes, world.snapshot.now_ms)
         return len(decision.create) + len(decision.routes) + (decision.change is not None)
 
@@ -278,6 +315,19 @@ def vigil_of(handlers: Iterable[Handler]) -> Vigil:
 def _routes_by_deployment(routes: Iterable[Route]) -> dict[DeploymentId, tuple[Route, ...]]:
     ordered = sorted(routes, key=lambda route: route.deployment_id)
     return {key: tuple(group) for key, group in groupby(ordered, lambda r: r.deployment_id)}
+
+
+def _failure(category: str, deployment: Deployment, error: Exception) -> Note:
+    """Return the failure of a whole deployment; a database's error goes on with its statement."""
+    message = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    return Note(
+        deployment_id=deployment.id,
+        route_id=None,
+        category=category,
+        message=message,
+        result="failure",
+        error_code="INTERNAL_ERROR",
+    )
 
 
 def _notes(category: str, routes: Sequence[Route], message: str, error_code: str) -> Iterable[Note]:

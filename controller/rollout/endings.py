@@ -50,11 +50,12 @@ def turn_back(deployment: Deployment, rollout: Rollout, outcome: Outcome, *, why
     current = deployment.current
     if current is None:
         return destroy(deployment, rollout, outcome, why=why)
+    did = "given up" if outcome is Outcome.ROLLED_BACK else outcome
     return Decision(
         deployment=deployment,
         change=DeploymentChange(
             category=FORWARD,
-            message=f"{rollout.policy.strategy} update {outcome}: {why}; rolling back to "
+            message=f"{rollout.policy.strategy} update {did}: {why}; rolling back to "
             f"revision {current.number}",
             error_code=outcome.name,
             lifecycle=Lifecycle.DEPLOYING,
@@ -64,7 +65,8 @@ def turn_back(deployment: Deployment, rollout: Rollout, outcome: Outcome, *, why
 
 
 def destroy(deployment: Deployment, rollout: Rollout, outcome: Outcome, *, why: str) -> Decision:
-    """End a rollout that has nothing to go back to (R-39)."""
+    """End a rollout that has nothing to go back to (R-39): then none rolled it back."""
+    outcome = Outcome.FAILED if outcome is Outcome.ROLLED_BACK else outcome
     return Decision(
         deployment=deployment,
         change=DeploymentChange(

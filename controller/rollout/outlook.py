@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from controller.explanation import replicas, span
 from controller.model import Decision, RouteId, RouteStatus, SubStep
 from controller.rollout.cycle import Cycle
+from controller.rollout.give_up import ATTEMPTS_MAX, RULE
 from controller.rollout.machine import rules_of
 from controller.rollout.table import Ending, Rule, first
 
@@ -38,7 +39,22 @@ def nobody() -> Iterator[RouteId]:
 
 
 def outlook(cycle: Cycle) -> Outlook:
-    """Ask the rules; `cycle` has ids that nobody uses."""
+    """Ask the rules; `cycle` has ids that nobody uses.
+
+    Who asks why a rollout stands is told so when its rules fail, too.
+    """
+    try:
+        return _of_rules(cycle)
+    except Exception as error:  # noqa: BLE001 - a rule that fails may raise anything
+        ends = "it ends as it is" if cycle.going_back else "it turns back"
+        return Outlook(
+            rule=RULE,
+            text=f"its rules fail with {type(error).__name__}: {error}; {ends} after "
+            f"{ATTEMPTS_MAX} failures in a row, or when its time is over",
+        )
+
+
+def _of_rules(cycle: Cycle) -> Outlook:
     rule = first(rules_of(cycle), cycle)
     left_ms = None if rule.left_ms is None else rule.left_ms(cycle)
     return Outlook(

@@ -61,7 +61,7 @@ class Strategy:
 def decide(rules: Sequence[Rule], cycle: Cycle) -> Decision:
     """Return what the first rule that applies decides, under its name."""
     rule = first(rules, cycle)
-    return _named(rule.then(cycle), rule.name)
+    return named(rule.then(cycle), rule.name)
 
 
 def first(rules: Sequence[Rule], cycle: Cycle) -> Rule:
@@ -78,7 +78,8 @@ def first(rules: Sequence[Rule], cycle: Cycle) -> Rule:
     raise AssertionError(f"no rule applies to {cycle.deployment.name!r}: {cycle.state}")
 
 
-def _named(decision: Decision, rule: str) -> Decision:
+def named(decision: Decision, rule: str) -> Decision:
+    """Return a decision that bears the name of who made it."""
     change = decision.change
     return replace(
         decision,

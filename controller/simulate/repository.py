@@ -127,6 +127,16 @@ class MemoryRepository(Repository):
         await self._done(write)
         return Applied(applied=len(wanted) - len(lost), lost=tuple(lost))
 
+    async def record(self, note: Note, *, epoch: int) -> int:
+        """Write a note; return how often it was made in a row (R-12)."""
+        await self.rows.reach()
+        with self.rows.write(epoch=epoch) as write:
+            write.write_notes([note])
+            subject = note.route_id or note.deployment_id
+            newest = write.tables.history[write.tables.newest[subject, note.category]]
+        await self._done(write)
+        return newest.attempts
+
     async def evict(self, wanted: Sequence[Eviction], *, epoch: int) -> Applied:
         """Write the evictions whose grounds still are what they were (S14)."""
         if not wanted:

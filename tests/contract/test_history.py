@@ -119,6 +119,19 @@ async def test_another_note_in_between_starts_a_new_row_of_its_category(
     assert waits == ([1, 2] if "category" in other else [1, 1, 1])
 
 
+async def test_a_recorded_note_tells_how_often_it_was_made_in_a_row(
+    repository: Repository, deployment: Deployment, epoch: int
+) -> None:
+    """R-12: by its category alone, and until something else was noted there."""
+    failure = waiting(deployment, result="failure")
+    elsewhere = waiting(deployment, category="pause")
+    counts = [
+        await repository.record(note, epoch=epoch)
+        for note in (failure, failure, elsewhere, failure, waiting(deployment), failure)
+    ]
+    assert counts == [1, 2, 1, 3, 1, 1]
+
+
 async def test_note_under_a_newer_rollout_starts_again(
     database: Database, repository: Repository, deployment: Deployment, epoch: int
 ) -> None:
