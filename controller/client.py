@@ -5,26 +5,17 @@ with the same sentence, so that a command cannot tell the two apart.
 """
 
 import re
-from collections.abc import Collection, Mapping
-from typing import Any, Final, Generic, Self, TypeVar
+from collections.abc import Collection
+from typing import Final, Self
 from urllib.parse import quote
 
 import httpx
-import msgspec
 
+from controller.api_calls import ApiCalls, Wish
 from controller.db.asker import RolloutVerb
 from controller.db.audit import AuditEntry
 from controller.db.history import HistoryEntry
 from controller.definition.request import RevisionRequest
-from controller.errors import (
-    ApiUnreachable,
-    Conflict,
-    ControllerError,
-    Denied,
-    InvalidInput,
-    NotFound,
-    Stale,
-)
 from controller.explanation import Explanation
 from controller.model import (
     Deployment,
@@ -40,19 +31,7 @@ from controller.rollout.planned import RolloutPlan
 from controller.rollout.progress import Progress
 from controller.service import DeploymentApplied
 
-PAGE: Final = 10_000
 _ROUTE: Final = re.compile(r"\A[0-9a-f]{8}-[0-9a-f-]*\Z")
-_Found = TypeVar("_Found")
-_RAISES: Final[Mapping[int, type[ControllerError]]] = {
-    400: InvalidInput,
-    401: Denied,
-    403: Denied,
-    404: NotFound,
-    409: Conflict,
-    412: Stale,
-    413: InvalidInput,
-    422: InvalidInput,
-}
 
 
 class ApiClient:
@@ -61,6 +40,7 @@ class ApiClient:
     def __init__(self, http: httpx.AsyncClient) -> None:
         """Ask through `http`, whose base URL is the API's, and which knows the token."""
         self._http = http
+        self._calls = ApiCalls(http)
 
     async def __aenter__(self) -> Self:
         """Be open until the end of the block."""
@@ -72,63 +52,63 @@ class ApiClient:
 
     async def list_deployments(self) -> tuple[Deployment, ...]:
         """Return every deployment that is not destroyed, oldest first."""
-        return await self._pages("/v1/deployments", Deployment, {})
+        return await self._calls.pages("/v1/deployments", Deployment, {})
 
     async def get_deployment(self, name: str) -> Deployment:
         """Return one deployment."""
-        return await self._get(_path(name), Deployment)
+        return await self._calls.get(_path(name), Deployment)
 
     async def list_revisions(self, name: str) -> tuple[Revision, ...]:
         """Return the revisions of a deployment, newest first."""
-        return await self._items(_path(name, "revisions"), Revision)
+        return await self._calls.items(_path(name, "revisions"), Revision)
 
     async def get_revision(self, name: str, number: int) -> Revision:
         """Return one revision of a deployment."""
-        return await self._get(_path(name, "revisions", str(number)), Revision)
+        return await self._calls.get(_path(name, "revisions", str(number)), Revision)
 
     async def list_rollouts(self, name: str, *, limit: int = 20) -> tuple[Rollout, ...]:
         """Return the newest rollouts of a deployment, newest first."""
-        return await self._items(_path(name, "rollout"), Rollout, limit=limit)
+        return await self._calls.items(_path(name, "rollout"), Rollout, limit=limit)
 
     async def rollout_progress(self, name: str) -> Progress:
         """Return how far the rollout in flight is, or how the last one ended."""
-        return await self._get(_path(name, "rollout", "progress"), Progress)
+        return await self._calls.get(_path(name, "rollout", "progress"), Progress)
 
     async def rollout_decisions(
         self, name: str, rollout_id: RolloutId, *, limit: int = 50
     ) -> tuple[HistoryEntry, ...]:
         """Return what was decided in one rollout, newest first."""
         path = _path(name, "rollout", _quoted(rollout_id), "decisions")
-        return await self._items(path, HistoryEntry, limit=limit)
+        return await self._calls.items(path, HistoryEntry, limit=limit)
 
     async def list_routes(self, name: str | None = None) -> tuple[Route, ...]:
         """Return the routes that are not terminal, of one deployment or of all, oldest first."""
         of_one = {} if name is None else {"deployment": name}
-        return await self._pages("/v1/routes", Route, of_one)
+        return await self._calls.pages("/v1/routes", Route, of_one)
 
     async def get_route(self, route_id: RouteId) -> Route:
         """Return one route, also one that ended."""
-        return await self._get(f"/v1/routes/{_quoted(route_id)}", Route)
+        return await self._calls.get(f"/v1/routes/{_quoted(route_id)}", Route)
 
     async def list_audit(self, *, limit: int = 50) -> tuple[AuditEntry, ...]:
         """Return who asked for what last, newest first."""
-        return await self._items("/v1/audit", AuditEntry, limit=limit)
+        return await self._calls.items("/v1/audit", AuditEntry, limit=limit)
 
     async def history(self, name: str, *, limit: int = 50) -> tuple[HistoryEntry, ...]:
         """Return what happened to a deployment (not to its routes), newest first."""
-        return await self._items(_path(name, "history"), HistoryEntry, limit=limit)
+        return await self._calls.items(_path(name, "history"), HistoryEntry, limit=limit)
 
     async def route_history(
         self, route_id: RouteId, *, limit: int = 50
     ) -> tuple[HistoryEntry, ...]:
         """Return what happened to a route, newest first."""
         path = f"/v1/routes/{_quoted(route_id)}/history"
-        return await self._items(path, HistoryEntry, limit=limit)
+        return await self._calls.items(path, HistoryEntry, limit=limit)
 
     async def explain(self, named: str) -> Explanation:
         """Tell why the deployment of that name, or the route of that id, is where it is."""
         kind = "routes" if _ROUTE.match(named) else "deployments"
-        return await self._get(f"/v1/{kind}/{_quoted(named)}/explain", Explanation)
+        return await self._calls.get(f"/v1/{kind}/{_quoted(named)}/explain", Explanation)
 
     async def apply_deployment(
         self,
@@ -150,28 +130,30 @@ class ApiClient:
             "revision": revision,
             "auto_activate": auto_activate,
         }
-        wish = _Wish(reason, expected_version, body)
-        return await self._ask("PUT", _path(name), DeploymentApplied, wish)
+        wish = Wish(reason, expected_version, body)
+        return await self._calls.ask("PUT", _path(name), DeploymentApplied, wish)
 
     async def scale(
         self, name: str, replicas: int, *, reason: str = "", expected_version: int | None = None
     ) -> Deployment:
         """Want another count of replicas than the one applied."""
-        wish = _Wish(reason, expected_version, {"replicas": replicas})
-        return await self._ask("PATCH", _path(name), Deployment, wish)
+        wish = Wish(reason, expected_version, {"replicas": replicas})
+        return await self._calls.ask("PATCH", _path(name), Deployment, wish)
 
     async def force(
         self, name: str, *, for_s: float, reason: str, expected_version: int | None = None
     ) -> Deployment:
         """Let evictions here pass HOLD, breakers and second witnesses for a while."""
-        wish = _Wish(reason, expected_version, {"for_s": for_s})
-        return await self._ask("POST", _path(name, "force"), Deployment, wish)
+        wish = Wish(reason, expected_version, {"for_s": for_s})
+        return await self._calls.ask("POST", _path(name, "force"), Deployment, wish)
 
     async def delete(
         self, name: str, *, reason: str = "", expected_version: int | None = None
     ) -> Deployment:
         """Let the deployment go, with all its replicas."""
-        return await self._ask("DELETE", _path(name), Deployment, _Wish(reason, expected_version))
+        return await self._calls.ask(
+            "DELETE", _path(name), Deployment, Wish(reason, expected_version)
+        )
 
     async def add_revision(
         self,
@@ -184,15 +166,15 @@ class ApiClient:
     ) -> Revision:
         """Add a revision under the next number, and activate it in the same step when asked."""
         body = {"revision": revision, "auto_activate": auto_activate}
-        wish = _Wish(reason, expected_version, body)
-        return await self._ask("POST", _path(name, "revisions"), Revision, wish)
+        wish = Wish(reason, expected_version, body)
+        return await self._calls.ask("POST", _path(name, "revisions"), Revision, wish)
 
     async def activate(
         self, name: str, number: int, *, reason: str = "", expected_version: int | None = None
     ) -> Rollout:
         """Begin to make a revision current; a rollout in flight is superseded."""
-        wish = _Wish(reason, expected_version, {"number": number})
-        return await self._ask("POST", _path(name, "activate"), Rollout, wish)
+        wish = Wish(reason, expected_version, {"number": number})
+        return await self._calls.ask("POST", _path(name, "activate"), Rollout, wish)
 
     async def plan_rollout(
         self, name: str, number: int, *, starts_in_s: float | None = None
@@ -201,7 +183,7 @@ class ApiClient:
         asked: dict[str, str | int] = {"revision": number}
         if starts_in_s is not None:
             asked["starts_in_s"] = repr(starts_in_s)
-        return await self._get(_path(name, "rollout", "plan"), RolloutPlan, asked)
+        return await self._calls.get(_path(name, "rollout", "plan"), RolloutPlan, asked)
 
     async def steer(
         self,
@@ -212,15 +194,15 @@ class ApiClient:
         expected_version: int | None = None,
     ) -> DeploymentApplied:
         """Do to a rollout what `verb` says."""
-        wish = _Wish(reason, expected_version)
-        return await self._ask("POST", _path(name, "rollout", verb), DeploymentApplied, wish)
+        wish = Wish(reason, expected_version)
+        return await self._calls.ask("POST", _path(name, "rollout", verb), DeploymentApplied, wish)
 
     async def abort(
         self, name: str, *, reason: str = "", expected_version: int | None = None
     ) -> Deployment:
         """Turn the rollout in flight back; repeating it changes nothing."""
-        wish = _Wish(reason, expected_version)
-        return await self._ask("POST", _path(name, "rollout", "abort"), Deployment, wish)
+        wish = Wish(reason, expected_version)
+        return await self._calls.ask("POST", _path(name, "rollout", "abort"), Deployment, wish)
 
     async def register_route(
         self,
@@ -232,89 +214,15 @@ class ApiClient:
         expected_version: int | None = None,
     ) -> Route:
         """Add a replica that somebody else runs."""
-        wish = _Wish(reason, expected_version, {"host": host, "port": port})
-        return await self._ask("POST", _path(name, "routes"), Route, wish)
+        wish = Wish(reason, expected_version, {"host": host, "port": port})
+        return await self._calls.ask("POST", _path(name, "routes"), Route, wish)
 
     async def drain_route(
         self, route_id: RouteId, *, reason: str = "", expected_version: int | None = None
     ) -> Route:
         """Take one replica out; repeating changes nothing."""
         path = f"/v1/routes/{_quoted(route_id)}/drain"
-        return await self._ask("POST", path, Route, _Wish(reason, expected_version))
-
-    async def _get(
-        self, path: str, kind: type[_Found], params: Mapping[str, str | int] | None = None
-    ) -> _Found:
-        return _decoded(
-            await self._send(self._http.build_request("GET", path, params=params)), kind
-        )
-
-    async def _items(self, path: str, kind: type[_Found], **params: int) -> tuple[_Found, ...]:
-        return (await self._get(path, _Page[kind], params)).items  # type: ignore[valid-type]
-
-    async def _pages(
-        self, path: str, kind: type[_Found], params: Mapping[str, str | int]
-    ) -> tuple[_Found, ...]:
-        found: list[_Found] = []
-        after: dict[str, str | int] = {}
-        while True:
-            asked = {**params, "limit": PAGE, **after}
-            page = await self._get(path, _Page[kind], asked)  # type: ignore[valid-type]
-            found += page.items
-            if page.next is None:
-                return tuple(found)
-            after = {"after": page.next}
-
-    async def _ask(self, method: str, path: str, kind: type[_Found], wish: "_Wish") -> _Found:
-        headers = {}
-        if wish.expected_version is not None:
-            headers["if-match"] = f'"{wish.expected_version}"'
-        content = None
-        if wish.body is not None:
-            headers["content-type"] = "application/json"
-            content = msgspec.json.encode(wish.body)
-        params = {"reason": wish.reason} if wish.reason else None
-        request = self._http.build_request(
-            method, path, params=params, headers=headers, content=content
-        )
-        return _decoded(await self._send(request), kind)
-
-    async def _send(self, request: httpx.Request) -> httpx.Response:
-        where = f"the API at {self._http.base_url}"
-        try:
-            response = await self._http.send(request)
-        except httpx.HTTPError as error:
-            raise ApiUnreachable(
-                f"{where} does not answer ({str(error) or type(error).__name__}): is a controller "
-                "there, and is this its address?"
-            ) from error
-        if response.is_success:
-            return response
-        detail = _detail(response)
-        if response.status_code in _RAISES:
-            raise _RAISES[response.status_code](detail)
-        raise ApiUnreachable(f"{where} answered {response.status_code}: {detail}")
-
-
-class _Wish(msgspec.Struct, frozen=True):
-    """What a change is asked with."""
-
-    reason: str
-    expected_version: int | None
-    body: Mapping[str, Any] | None = None
-
-
-class _Page(msgspec.Struct, Generic[_Found], frozen=True):
-    """One page of a listing."""
-
-    items: tuple[_Found, ...]
-    next: str | None = None
-
-
-class _Problem(msgspec.Struct, frozen=True):
-    """What is read of a problem."""
-
-    detail: str
+        return await self._calls.ask("POST", path, Route, Wish(reason, expected_version))
 
 
 def _path(name: str, *below: str) -> str:
@@ -323,20 +231,3 @@ def _path(name: str, *below: str) -> str:
 
 def _quoted(text: str) -> str:
     return quote(text, safe="") or "-"
-
-
-def _decoded(response: httpx.Response, kind: type[_Found]) -> _Found:
-    try:
-        return msgspec.json.decode(response.content, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ApiUnreachable(
-            f"what {response.url} answered is not of this API ({error}): is it a controller of "
-            "this version?"
-        ) from error
-
-
-def _detail(response: httpx.Response) -> str:
-    try:
-        return msgspec.json.decode(response.content, type=_Problem).detail
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return response.reason_phrase or "no reason given"

@@ -275,7 +275,7 @@ class TestPages:
     async def test_the_client_puts_pages_together(
         self, open_api: httpx.AsyncClient, service: Service, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("controller.client.PAGE", 2)
+        monkeypatch.setattr("controller.api_calls.PAGE", 2)
         await apply_demo(service, revision=EXTERNAL)
         for port in range(1, 6):
             await service.register_route("demo", host="10.0.0.7", port=port)
