@@ -126,9 +126,10 @@ def _unborn(wanted: DeploymentFile) -> Deployment:
 def show_plan(found: RolloutPlan) -> None:
     """Print a plan as a person reads it."""
     came = "the first revision" if found.from_revision is None else f"from {found.from_revision}"
+    each = f"{found.target} replicas, each new one ready after {_time(found.starts_in_s)}"
     click.echo(
         f"{found.deployment}: {found.strategy} update to revision {found.revision}, {came}; "
-        f"{found.target} replicas, each new one ready after {_time(found.starts_in_s)}"
+        f"{each if found.target else 'scaled to 0: nothing will be verified'}"
     )
     click.echo()
     stuck = found.deadlock.cycle if found.deadlock else None

@@ -80,10 +80,7 @@ def promote(cycle: Cycle) -> Decision:
     transaction: one that relapsed meanwhile has another (R-35).
     """
     keep_for_s = cycle.policy.scale_down_delay_s
-    seconds = (cycle.now_ms - cycle.rollout.started_at_ms) / 1000
-    promoted = endings.promote(
-        cycle.deployment, cycle.rollout, why=f"{cycle.state}; it took {seconds:.0f} s"
-    )
+    promoted = endings.promote(cycle.deployment, cycle.rollout, why=cycle.done)
     assert promoted.change is not None, "that is what a promotion is"  # noqa: S101
     change = replace(promoted.change, keep_for_s=keep_for_s)
     greens = [serve(cycle, green, 1.0) for green in cycle.counted.wanted if green.ready]

@@ -121,6 +121,17 @@ class Cycle:
         )
 
     @property
+    def done(self) -> str:
+        """Return what a promotion rests on, and how long it took, in words.
+
+        With a target count of 0 the rollout waits for nothing, so that often it rests on nothing.
+        """
+        seconds = (self.now_ms - self.rollout.started_at_ms) / 1000
+        idle = not self.bounds.target and not self.counted.ready_wanted
+        rests_on = "scaled to 0: nothing was verified" if idle else self.state
+        return f"{rests_on}; it took {seconds:.0f} s"
+
+    @property
     def lost(self) -> str:
         """Return what was lost against what may be, in words."""
         most = failed_max(self.policy, self.bounds.target)

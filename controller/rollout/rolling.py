@@ -60,12 +60,7 @@ ROLLING: Final = Strategy(
             name="promote",
             says="all replicas are new and ready",
             when=lambda cycle: steps(cycle.counted, cycle.bounds).complete,
-            then=lambda cycle: endings.promote(
-                cycle.deployment,
-                cycle.rollout,
-                why=f"{cycle.state}; it took "
-                f"{(cycle.now_ms - cycle.rollout.started_at_ms) / 1000:.0f} s",
-            ),
+            then=lambda cycle: endings.promote(cycle.deployment, cycle.rollout, why=cycle.done),
             to=Ending.PROMOTED,
         ),
         EXPIRED,

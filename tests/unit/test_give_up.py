@@ -129,7 +129,8 @@ async def moving(
     )
     await repository.commit(Decision(deployment=deployment, change=served), epoch=epoch)
     await service.scale("demo", 0)
-    await service.add_revision("demo", msgspec.structs.replace(SPEC, image="other"), auto_activate=True)
+    other = msgspec.structs.replace(SPEC, image="other")
+    await service.add_revision("demo", other, auto_activate=True)
     return await only(repository)
 
 

@@ -13,8 +13,8 @@ from tests.fakes.nouns import NEW, a_deployment, fleet
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def planned(policy: Policy) -> RolloutPlan:
-    deployment = a_deployment(name="chat", replicas=4, policy=policy)
+def planned(policy: Policy, *, replicas: int = 4) -> RolloutPlan:
+    deployment = a_deployment(name="chat", replicas=replicas, policy=policy)
     timings = Timings(starts_in_s=300, grace_s=30, period_s=30)
     return plan(deployment, NEW, routes=fleet(4), timings=timings)
 
@@ -35,3 +35,8 @@ def test_operator_and_what_stays_afterwards_are_told(capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out
     assert "operator    waits from 6m on for `fleetpulse rollout promote`" in out
     assert "afterwards  the replicas before are kept for 10m" in out
+
+
+def test_a_plan_for_no_replica_says_what_it_is_worth(capsys: pytest.CaptureFixture[str]) -> None:
+    command.show_plan(planned(Policy(), replicas=0))
+    assert "from 1; scaled to 0: nothing will be verified\n" in capsys.readouterr().out

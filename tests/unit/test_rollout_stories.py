@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from controller.model import (
     Lifecycle,
     Outcome,
@@ -9,8 +11,10 @@ from controller.model import (
     Route,
     Stage,
     SubStep,
+    WeightStep,
 )
 from tests.fakes.nouns import NEW, OLD, a_rollout
+from tests.fakes.rollouts import until
 from tests.fakes.small_world import SmallWorld
 
 
@@ -63,3 +67,40 @@ def test_story_of_an_abort_half_way() -> None:
     assert world.outcome is Outcome.ABORTED
     assert {route.revision_id for route in world.live if route.active} == {OLD.id}
     assert world.ready == 4
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy(surge=1),
+        Policy(strategy="blue-green"),
+        Policy(strategy="canary", steps=(WeightStep(weight_percent=10, pause_s=60),)),
+    ],
+    ids=lambda policy: policy.strategy,
+)
+@pytest.mark.parametrize("in_flight", [False, True])
+def test_story_of_a_deployment_that_is_scaled_to_none(policy: Policy, *, in_flight: bool) -> None:
+    """R-16: it is promoted without a replica to look at, and says so."""
+    world = SmallWorld(3, policy)
+    if in_flight:
+        world.cycle()
+        for route in world.live:
+            if route.revision_id == NEW.id:
+                world.fail(route)
+    world.deployment = replace(world.deployment, desired_replicas=0)
+    promoted = until(world, "promote")
+    assert promoted.change is not None
+    assert "update promoted: scaled to 0: nothing was verified; it took" in promoted.change.message
+
+
+def test_story_of_one_that_is_scaled_to_none_when_a_new_replica_is_ready() -> None:
+    """R-16: what was seen to be ready was verified."""
+    world = SmallWorld(3, Policy(surge=1))
+    while not any(route.ready and route.revision_id == NEW.id for route in world.live):
+        world.cycle()
+        for route in world.live:
+            world.advance(route)
+    world.deployment = replace(world.deployment, desired_replicas=0)
+    promoted = until(world, "promote")
+    assert promoted.change is not None
+    assert "promoted: 1 of 0 replicas of revision 2 ready" in promoted.change.message
