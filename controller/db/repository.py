@@ -9,35 +9,23 @@ from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from sqlalchemy import func, or_, select
-from sqlalchemy.sql import ColumnElement
+from sqlalchemy import func, select
 
 from controller.db import evictions, history, holds
-from controller.db.bulk import insert_rows
 from controller.db.change import changes_anything
-from controller.db.deployments import ALIVE, move_deployment
+from controller.db.deciding import write_decision
+from controller.db.deployments import ALIVE
 from controller.db.history import HistoryEntry
 from controller.db.moving import write_changes
 from controller.db.readable import readable
-from controller.db.rollouts import end_rollout
-from controller.db.rows import (
-    Values,
-    new_route,
-    route_values,
-    select_deployments,
-    select_routes,
-)
+from controller.db.rows import select_deployments, select_routes
 from controller.db.session import Database, Write, now_ms
-from controller.db.tables import GONE, LIVE, TERMINAL, deployments, routes
-from controller.errors import Conflict
+from controller.db.tables import LIVE, TERMINAL, deployments, routes
 from controller.model import (
     Decision,
     Deployment,
-    DeploymentChange,
     DeploymentId,
-    Lifecycle,
     Note,
-    Outcome,
     RolloutId,
     Route,
     RouteChange,
@@ -231,7 +219,7 @@ class Repository:
             return
 
         async def work(write: Write) -> None:
-            await _write_decision(write, decision)
+            await write_decision(write, decision)
 
         await self._database.transact(work, epoch=epoch)
 
@@ -247,100 +235,8 @@ class Repository:
             return await history.history_of(connection, subject, limit=limit)
 
 
-async def _write_decision(write: Write, decision: Decision) -> None:
-    seen = decision.deployment
-    if decision.create or decision.routes or decision.change:
-        await _write_deployment(write, decision)
-    lost = await write_changes(
-        write, [change for change in decision.routes if changes_anything(change)]
-    )
-    if lost:
-        raise Conflict(
-            f"deployment {seen.name!r}: {len(lost)} of {len(decision.routes)} routes "
-            f"changed meanwhile, among them {lost[0]}; decide again from a new snapshot"
-        )
-    await _write_creations(write, decision)
-    if decision.change is not None:
-        await _write_end(write, seen, decision.change)
-    await history.write_notes(write, decision.notes)
-
-
 def _oldest_clock(found: Iterable[Deployment], seen: Iterable[Route]) -> int | None:
     """Return since when the oldest clock runs that HOLD can stop; None: none runs."""
     rollouts = [each.rollout.started_at_ms for each in found if each.rollout is not None]
     warming = [each.entered_at_ms for each in seen if each.stage is Stage.WARMING_UP]
     return min(rollouts + warming, default=None)
-
-
-async def _write_creations(write: Write, decision: Decision) -> None:
-    if not decision.create:
-        return
-    made = [(new_route(wanted, write.now_ms), wanted.rollout_id) for wanted in decision.create]
-    rows = [route_values(route, rollout_id=rollout_id) for route, rollout_id in made]
-    await insert_rows(write.connection, routes, rows)
-    await history.write_events(
-        write,
-        [history.route_created(route, rollout_id, category="create") for route, rollout_id in made],
-    )
-
-
-async def _write_deployment(write: Write, decision: Decision) -> None:
-    """Move the deployment, or only its version, when it is as seen and may go there."""
-    seen, change = decision.deployment, decision.change
-    if change is None:
-        await move_deployment(write, seen, {}, conditions=_may(decision))
-        return
-    values: Values = {"lifecycle": change.lifecycle.value, "sub_step": change.sub_step}
-    if change.lifecycle is not Lifecycle.DEPLOYING or change.end_rollout is not None:
-        values |= {"deploying_revision_id": None, "rollout_id": None}
-    if change.end_rollout is Outcome.PROMOTED:
-        values["current_revision_id"] = deployments.c.deploying_revision_id
-        values |= _kept(write, change)
-    await move_deployment(
-        write,
-        seen,
-        values,
-        conditions=_may(decision),
-        enters_phase=change.restarts_clock
-        or (change.lifecycle, change.sub_step) != (seen.lifecycle, seen.sub_step),
-    )
-
-
-def _kept(write: Write, change: DeploymentChange) -> Values:
-    """Return the columns that say what is kept to switch back to, and until when."""
-    if not change.keep_for_s:
-        return {"kept_revision_id": None, "kept_until_ms": None}
-    return {
-        "kept_revision_id": deployments.c.current_revision_id,
-        "kept_until_ms": write.now_ms + int(change.keep_for_s * 1000),
-    }
-
-
-def _may(decision: Decision) -> tuple[ColumnElement[bool], ...]:
-    """Return what must hold for a deployment to take a decision, beyond being as seen."""
-    seen, change = decision.deployment, decision.change
-    of = deployments.c
-    comes_back = change is not None and change.lifecycle.value not in GONE
-    alive = (of.lifecycle.not_in(GONE),) if decision.create or comes_back else ()  # R-38
-    if change is None:
-        return alive
-    if change.end_rollout is not None:  # R-14
-        mine = None if seen.rollout is None else seen.rollout.id
-        return (
-            *alive,
-            of.lifecycle == Lifecycle.DEPLOYING.value,
-            of.deploying_revision_id.is_not(None),
-            of.rollout_id == mine,
-        )
-    if change.lifecycle is Lifecycle.DEPLOYING:
-        return (*alive, of.rollout_id.is_not(None))
-    # Nobody leaves a rollout without ending it, save the repair of half a one (R-13).
-    return (*alive, or_(of.rollout_id.is_(None), of.deploying_revision_id.is_(None)))
-
-
-async def _write_end(write: Write, seen: Deployment, change: DeploymentChange) -> None:
-    leaves = change.lifecycle is not Lifecycle.DEPLOYING or change.end_rollout is not None
-    if leaves and seen.rollout is not None:
-        outcome = change.end_rollout or Outcome.FAILED
-        await end_rollout(write, seen.rollout.id, outcome=outcome, message=change.message)
-    await history.write_events(write, [history.deployment_changed(seen, change)])
