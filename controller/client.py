@@ -14,7 +14,7 @@ import httpx
 from controller.api_calls import ApiCalls, Wish
 from controller.db.asker import RolloutVerb
 from controller.db.audit import AuditEntry
-from controller.db.history import HistoryEntry
+from controller.db.events import HistoryEntry
 from controller.definition.request import RevisionRequest
 from controller.explanation import Explanation
 from controller.model import (

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from controller.db.asker import RolloutVerb
 from controller.db.audit import AuditEntry
-from controller.db.history import HistoryEntry
+from controller.db.events import HistoryEntry
 from controller.definition.request import RevisionRequest
 from controller.model import (
     Deployment,

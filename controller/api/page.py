@@ -18,8 +18,8 @@ from litestar.handlers import get
 
 from controller.api.access import Role
 from controller.api.routing import ROLE, Asked
+from controller.db.events import HistoryEntry, deployment_state
 from controller.db.feed import Feed
-from controller.db.history import HistoryEntry, deployment_state
 from controller.explanation import span
 from controller.model import Deployment, DeploymentId, Health, Lifecycle, Route
 from controller.rollout.progress import Clock, Progress

@@ -16,7 +16,7 @@ from controller.cli.session import (
     show,
     show_one,
 )
-from controller.db.history import HistoryEntry
+from controller.db.events import HistoryEntry
 from controller.definition.deployment_file import (
     SIZE_MAX_CHARS,
     DeploymentFile,

@@ -8,7 +8,7 @@ import click
 
 from controller.cli.place import Place, place_options
 from controller.cli.session import json_option, run, show
-from controller.db.history import HistoryEntry
+from controller.db.events import HistoryEntry
 from controller.errors import InvalidInput, NotFound
 from controller.explanation import span
 from controller.model import RevisionId, Rollout, RolloutId

@@ -9,7 +9,8 @@ from typing import Final
 from sqlalchemy import select
 
 from controller.db.deployments import move_deployment
-from controller.db.history import Event, deployment_state, write_events
+from controller.db.events import Event, deployment_state
+from controller.db.history import write_events
 from controller.db.moving import write_changes
 from controller.db.rollouts import ask_abort, begin_rollout, end_rollout
 from controller.db.rows import route_of, select_routes

@@ -11,6 +11,7 @@ from controller.db import history
 from controller.db.bulk import insert_rows
 from controller.db.change import changes_anything
 from controller.db.deployments import move_deployment
+from controller.db.events import deployment_changed, route_created
 from controller.db.moving import write_changes
 from controller.db.rollouts import end_rollout
 from controller.db.rows import Values, new_route, route_values
@@ -51,7 +52,7 @@ async def _write_creations(write: Write, decision: Decision) -> None:
     await insert_rows(write.connection, routes, rows)
     await history.write_events(
         write,
-        [history.route_created(route, rollout_id, category="create") for route, rollout_id in made],
+        [route_created(route, rollout_id, category="create") for route, rollout_id in made],
     )
 
 
@@ -114,4 +115,4 @@ async def _write_end(write: Write, seen: Deployment, change: DeploymentChange) -
     if leaves and seen.rollout is not None:
         outcome = change.end_rollout or Outcome.FAILED
         await end_rollout(write, seen.rollout.id, outcome=outcome, message=change.message)
-    await history.write_events(write, [history.deployment_changed(seen, change)])
+    await history.write_events(write, [deployment_changed(seen, change)])

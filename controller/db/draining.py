@@ -10,7 +10,8 @@ from controller.db.audit import note_verb
 from controller.db.bulk import move_routes
 from controller.db.change import applied
 from controller.db.deployments import find_to_change, move_deployment
-from controller.db.history import route_changed, write_events
+from controller.db.events import route_changed
+from controller.db.history import write_events
 from controller.db.rows import route_of, select_routes
 from controller.db.session import Write
 from controller.db.tables import TERMINAL, deployments, routes

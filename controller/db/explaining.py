@@ -11,7 +11,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controller.db.deployments import find_deployments
-from controller.db.history import HistoryEntry, history_of
+from controller.db.events import HistoryEntry
+from controller.db.history import history_of
 from controller.db.rows import route_of, select_routes
 from controller.db.session import Database, now_ms
 from controller.db.tables import deployments, evictions, history, revisions, routes

@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import func, select
 
-from controller.db.history import HistoryEntry
+from controller.db.events import HistoryEntry
 from controller.db.session import Database, now_ms
 from controller.db.tables import history
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from controller.db import history
 from controller.db.bulk import move_routes
 from controller.db.change import applied
-from controller.db.history import Event
+from controller.db.events import Event, route_changed
 from controller.db.session import Write
 from controller.model import RouteChange, RouteId
 
@@ -29,7 +29,7 @@ async def write_changes(write: Write, changes: Sequence[RouteChange]) -> list[Ro
         route_id = change.route.id
         if first[route_id] is change and route_id in written:
             after = moves[route_id][1]
-            events.append(history.route_changed(change, after, rollout_id=written[route_id]))
+            events.append(route_changed(change, after, rollout_id=written[route_id]))
         else:
             lost.append(route_id)
     await history.write_events(write, events)

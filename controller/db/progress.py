@@ -14,7 +14,8 @@ from controller.cycles import cycles
 from controller.db import holds
 from controller.db.bulk import chunks
 from controller.db.deployments import find_deployments, revisions_of
-from controller.db.history import HistoryEntry, deployment_state, rollout_history
+from controller.db.events import HistoryEntry, deployment_state
+from controller.db.history import rollout_history
 from controller.db.rollouts import rollouts_of
 from controller.db.rows import route_of, select_routes
 from controller.db.session import now_ms

@@ -11,7 +11,8 @@ from sqlalchemy.sql import ColumnElement
 from controller.db import planning
 from controller.db.audit import AuditEntry, audit_of
 from controller.db.deployments import find_deployments, numbered, revisions_of
-from controller.db.history import HistoryEntry, history_of
+from controller.db.events import HistoryEntry
+from controller.db.history import history_of
 from controller.db.named import living
 from controller.db.progress import all_in_flight, decisions_of, progress_of
 from controller.db.rollouts import rollouts_of

@@ -11,7 +11,8 @@ from typing import Final
 from sqlalchemy import insert, select
 
 from controller.db.deployments import move_deployment
-from controller.db.history import route_created, write_events
+from controller.db.events import route_created
+from controller.db.history import write_events
 from controller.db.rows import route_values
 from controller.db.session import Write
 from controller.db.tables import GONE, LIVE, deployments, routes

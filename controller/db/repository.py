@@ -15,7 +15,7 @@ from controller.db import evictions, history, holds
 from controller.db.change import changes_anything
 from controller.db.deciding import write_decision
 from controller.db.deployments import ALIVE
-from controller.db.history import HistoryEntry
+from controller.db.events import HistoryEntry
 from controller.db.moving import write_changes
 from controller.db.readable import readable
 from controller.db.rows import select_deployments, select_routes

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from controller.db.history import HistoryEntry
+from controller.db.events import HistoryEntry
 from controller.invariants import Invariant, limits
 from controller.model import (
     Deployment,

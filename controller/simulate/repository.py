@@ -7,9 +7,9 @@ has one of its own, so that it counts what this one wrote.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from controller.db import evictions, history, holds
+from controller.db import evictions, holds
+from controller.db.events import HistoryEntry, deployment_changed
 from controller.db.failures import Failures
-from controller.db.history import HistoryEntry
 from controller.db.outbox import Effect
 from controller.db.publications import KIND, NewTable, Publications, Published
 from controller.db.repository import Applied, Repository
@@ -204,7 +204,7 @@ def _write_decision(write: Write, decision: Decision) -> None:
         if leaves and seen.rollout is not None:
             outcome = change.end_rollout or Outcome.FAILED
             write.end_rollout(seen.rollout.id, outcome=outcome, message=change.message)
-        write.write_events([history.deployment_changed(seen, change)])
+        write.write_events([deployment_changed(seen, change)])
     write.write_notes(decision.notes)
 
 

@@ -11,10 +11,17 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from controller.db import history as words
 from controller.db.change import applied, changes_anything
+from controller.db.events import (
+    Event,
+    HistoryEntry,
+    deployment_state,
+    noted,
+    route_changed,
+    route_created,
+    route_state,
+)
 from controller.db.failures import FAULTS
-from controller.db.history import Event, HistoryEntry
 from controller.db.outbox import Effect
 from controller.errors import Conflict, DatabaseUnreachable, LeaseLost
 from controller.model import (
@@ -35,7 +42,6 @@ from controller.model import (
 from controller.route.table import Publication
 
 TERMINAL: Final = (RouteStatus.TERMINATED, RouteStatus.FAILED_TO_START)
-_SAME: Final = ("rollout_id", "phase", "from_state", "to_state", "result", "error_code", "rule")
 
 
 async def _at_once() -> None:
@@ -103,7 +109,7 @@ class Write:
             self._put(after)
             around = tables.deployments[after.deployment_id].rollout
             rollout_id = None if around is None else around.id
-            events.append(words.route_changed(change, after, rollout_id=rollout_id))
+            events.append(route_changed(change, after, rollout_id=rollout_id))
         self.write_events(events)
         return lost
 
@@ -120,7 +126,7 @@ class Write:
         self._put(route)
         if rollout_id is not None:
             self.tables.made_by[route.id] = rollout_id
-        self.write_events([words.route_created(route, rollout_id, category=category)])
+        self.write_events([route_created(route, rollout_id, category=category)])
 
     def move(self, seen: Deployment, *, enters_phase: bool = False, **values: Any) -> Deployment:  # noqa: ANN401 - fields of a deployment
         """Write a deployment that is still as seen.
@@ -194,7 +200,7 @@ class Write:
         for event in map(self._event, notes):
             place = self.tables.newest.get((event.subject, event.category))
             known = None if place is None else self.tables.history[place]
-            if place is None or known is None or _sameness(known) != _sameness(event):
+            if place is None or known is None or known.sameness != event.sameness:
                 fresh[event] = None
                 continue
             self.tables.history[place] = replace(
@@ -207,30 +213,15 @@ class Write:
         deployment = self.tables.deployments[note.deployment_id]
         route_id = note.route_id
         if route_id is None:
-            state = words.deployment_state(deployment)
+            state = deployment_state(deployment)
         else:
             known = self.tables.routes.get(route_id) or self.tables.ended.get(route_id)
-            state = "" if known is None else words.route_state(known)
-        return Event(
-            deployment_id=note.deployment_id,
-            route_id=route_id,
-            rollout_id=None if deployment.rollout is None else deployment.rollout.id,
-            category=note.category,
-            phase=state,
-            from_state=state,
-            to_state=state,
-            result=note.result,
-            error_code=note.error_code,
-            rule=note.rule or None,
-            message=note.message,
-        )
+            state = "" if known is None else route_state(known)
+        rollout_id = None if deployment.rollout is None else deployment.rollout.id
+        return noted(note, state=state, rollout_id=rollout_id)
 
 
 _EVENT: Final = tuple(Event.__slots__)
-
-
-def _sameness(event: Event) -> tuple[Any, ...]:
-    return tuple(getattr(event, name) for name in _SAME)
 
 
 def is_gone(deployment: Deployment) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from controller.db.history import HistoryEntry
+from controller.db.events import HistoryEntry
 from controller.model import Deployment, RouteId
 from controller.simulate.rows import Tables
 

@@ -7,7 +7,7 @@ the simulation.
 from collections.abc import Callable
 from dataclasses import replace
 
-from controller.db.history import Event, deployment_state
+from controller.db.events import Event, deployment_state
 from controller.errors import Conflict, NotFound
 from controller.model import (
     Deployment,

@@ -20,7 +20,7 @@ from controller.api.events import FOLLOWERS_MAX
 from controller.api.gate import OPERATOR, Access
 from controller.api.routing import ROLE
 from controller.client import ApiClient
-from controller.db.history import HistoryEntry
+from controller.db.events import HistoryEntry
 from controller.db.repository import Repository
 from controller.db.session import Database, open_database
 from controller.errors import ApiUnreachable, Denied

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from controller.api.page import CSP, ROWS_MAX, Sight, Standing, page
-from controller.db.history import HistoryEntry
+from controller.db.events import HistoryEntry
 from controller.model import DeploymentId, Health, Lifecycle, Policy
 from controller.rollout import machine
 from controller.rollout.outlook import nobody

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from controller.cli.rollout_tree import tree
 from controller.cli.watch import line
-from controller.db.history import deployment_state
+from controller.db.events import deployment_state
 from controller.model import Outcome, Policy, SubStep, WeightStep
 from controller.rollout import machine
 from controller.rollout.outlook import nobody
