@@ -6,7 +6,7 @@ and its limit side by side, and last what happens next.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -167,35 +167,30 @@ class Explanation:
         return "\n".join((self.title, *told))
 
 
-def lines_of(
-    state: str,
-    *,
-    seen: Iterable[str] = (),
-    counts: Iterable[Count] = (),
-    rule: Rule | None,
-    tried: Rule | None,
-    gates: Iterable[Gate] = (),
-    steps: Iterable[Step],
-    now_ms: int,
-    notes: Iterable[str] = (),
-) -> tuple[Line, ...]:
-    """Put facts into sentences, in the order of the topics."""
+def in_words(
+    facts: Explanation, *, where: str, seen: Iterable[str] = (), notes: Iterable[str] = ()
+) -> Explanation:
+    """Return the facts with their sentences, in the order of the topics.
+
+    `where` ends the sentence of the state; `seen` is told of probes.
+    """
 
     def told() -> Iterator[tuple[Topic, str]]:
-        yield Topic.STATE, state
+        stay = span((facts.now_ms - facts.since_ms) / 1000)
+        yield Topic.STATE, f"{facts.state}, for {stay}{where}"
         yield from ((Topic.PROBE, text) for text in seen)
-        yield from ((Topic.COUNT, count.text) for count in counts)
-        if rule is not None:
-            yield Topic.RULE, _rule(rule, now_ms)
-        if tried is not None:
-            yield Topic.TRIED, _rule(tried, now_ms)
-        for gate in gates:
+        yield from ((Topic.COUNT, count.text) for count in facts.counts)
+        if facts.rule is not None:
+            yield Topic.RULE, _rule(facts.rule, facts.now_ms)
+        if facts.tried is not None:
+            yield Topic.TRIED, _rule(facts.tried, facts.now_ms)
+        for gate in facts.gates:
             yield Topic.HELD, f"{gate.name}: {gate.text}; waits for {gate.waits_for}"
-        for step in steps:
-            yield Topic.NEXT, step.text
+        yield from ((Topic.NEXT, step.text) for step in facts.next)
         yield from ((Topic.NOTE, text) for text in notes)
 
-    return tuple(Line(topic=topic, text=one_line(text)) for topic, text in told())
+    lines = tuple(Line(topic=topic, text=one_line(text)) for topic, text in told())
+    return replace(facts, lines=lines)
 
 
 def _rule(rule: Rule, now_ms: int) -> str:

@@ -15,7 +15,7 @@ from controller.explanation import (
     Gate,
     Happened,
     Step,
-    lines_of,
+    in_words,
     newest_of,
     replicas,
     span,
@@ -67,10 +67,7 @@ def explain_deployment(scene: Scene) -> Explanation:
     """Tell all of it."""
     deployment = scene.deployment
     rule, tried = newest_of(scene.history)
-    counts, coming = tuple(_counts(scene)), tuple(_steps(scene))
-    gates = tuple(_gates(scene))
-    for_s = (scene.now_ms - deployment.phase_entered_at_ms) / 1000
-    return Explanation(
+    facts = Explanation(
         kind="deployment",
         id=deployment.id,
         deployment=deployment.name,
@@ -78,22 +75,13 @@ def explain_deployment(scene: Scene) -> Explanation:
         state=_state(deployment),
         since_ms=deployment.phase_entered_at_ms,
         now_ms=scene.now_ms,
-        counts=counts,
+        counts=tuple(_counts(scene)),
         rule=rule,
         tried=tried,
-        gates=gates,
-        next=coming,
-        lines=lines_of(
-            f"{_state(deployment)}, for {span(for_s)}{_revisions(deployment)}",
-            counts=counts,
-            rule=rule,
-            tried=tried,
-            gates=gates,
-            steps=coming,
-            now_ms=scene.now_ms,
-            notes=scene.notes,
-        ),
+        gates=tuple(_gates(scene)),
+        next=tuple(_steps(scene)),
     )
+    return in_words(facts, where=_revisions(deployment), notes=scene.notes)
 
 
 def _state(deployment: Deployment) -> str:

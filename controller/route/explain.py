@@ -4,7 +4,7 @@ Pure: everything known around one route comes in as a `Scene`, facts and sentenc
 tells what the other modules of this room would decide, and decides nothing.
 """
 
-from controller.explanation import Explanation, Gate, change_to, lines_of, newest_of, span
+from controller.explanation import Explanation, Gate, change_to, in_words, newest_of
 from controller.model import Health, Lifecycle, Route, RouteStatus, Stage
 from controller.route import outlook, seen
 from controller.route.gates import evictions, floor, holds
@@ -19,9 +19,7 @@ def explain_route(scene: Scene) -> Explanation:
     if not route.active:
         rule = change_to("terminating/draining", scene.history) or rule
     probe, unseen = seen.last_probe(scene)
-    counts, gates = tuple(seen.counts(scene)), _gates(scene)
-    steps = outlook.steps(scene)
-    return Explanation(
+    facts = Explanation(
         kind="route",
         id=route.id,
         deployment=scene.name,
@@ -31,23 +29,13 @@ def explain_route(scene: Scene) -> Explanation:
         now_ms=scene.now_ms,
         probe=probe,
         unseen=unseen,
-        counts=counts,
+        counts=tuple(seen.counts(scene)),
         rule=rule,
         tried=tried,
-        gates=gates,
-        next=steps,
-        lines=lines_of(
-            f"{_state(route)}, for {span(scene.stay_s)}{_whereabouts(route)}",
-            seen=seen.told(scene),
-            counts=counts,
-            rule=rule,
-            tried=tried,
-            gates=gates,
-            steps=steps,
-            now_ms=scene.now_ms,
-            notes=scene.notes,
-        ),
+        gates=_gates(scene),
+        next=outlook.steps(scene),
     )
+    return in_words(facts, where=_whereabouts(route), seen=seen.told(scene), notes=scene.notes)
 
 
 def _state(route: Route) -> str:
