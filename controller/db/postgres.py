@@ -53,7 +53,11 @@ of the session, which a pooler refuses or gives to a stranger."""
 _LIMITS: Final = text(
     "SELECT set_config('statement_timeout', :statement, true), "
     "set_config('lock_timeout', :lock, true), "
-    "set_config('idle_in_transaction_session_timeout', :idle, true)"
+    "set_config('idle_in_transaction_session_timeout', :idle, true), "
+    # A server may be told to lose the newest commits in a crash. Ours have effects outside it: a
+    # replica that was stopped would come back as one that runs.
+    "set_config('synchronous_commit', CASE current_setting('synchronous_commit') "
+    "WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, true)"
 )
 _TAKE_TURNS: Final = text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
 

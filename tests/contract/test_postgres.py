@@ -64,6 +64,16 @@ class TestLimits:
         async with database._server.engine.connect() as bare:
             assert [(await bare.execute(text(sql))).scalar_one() for sql in asking] == ["0"] * 3
 
+    async def test_no_commit_is_lost_where_the_server_may_lose_the_newest(
+        self, database: Database
+    ) -> None:
+        async with database._server.engine.connect() as bare:
+            offered = (await bare.execute(text("SHOW synchronous_commit"))).scalar_one()
+        async with database.write(epoch=None) as write:
+            shown = await write.connection.execute(text("SHOW synchronous_commit"))
+        ours = shown.scalar_one()
+        assert ours == ("on" if offered == "off" else offered)
+
     async def test_reader_sees_one_moment_and_cannot_write(self, database: Database) -> None:
         assert await ask(database, "SHOW transaction_isolation") == "repeatable read"
         with pytest.raises(DatabaseUnreachable, match=r"only lets read .*; name the primary"):

@@ -38,7 +38,7 @@ _SETTINGS: Final = {
     "shared_buffers": "32MB",
     "dynamic_shared_memory_type": "mmap",  # in the directory, gone with it
     "fsync": "off",
-    "synchronous_commit": "off",
+    "synchronous_commit": "off",  # a crash would lose commits: ours must be kept all the same
     "full_page_writes": "off",
     "wal_level": "minimal",
     "max_wal_senders": "0",
