@@ -4,10 +4,20 @@ As blue-green, but between the two ends the greens have a share of the traffic, 
 step says. A green that relapses takes the share of all of them back to nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from controller.model import Decision, Policy, Route, RouteStatus, SubStep, Traffic, WeightStep
+from controller.model import (
+    Decision,
+    Policy,
+    Route,
+    RouteChange,
+    RouteStatus,
+    SubStep,
+    Traffic,
+    WeightStep,
+)
 from controller.rollout import bluegreen
 from controller.rollout.bluegreen import all_ready, awaits_operator, delay_left_ms, idle
 from controller.rollout.cycle import Cycle
@@ -23,8 +33,10 @@ def weight_percent(routes: tuple[Route, ...]) -> int:
 
 
 def steps_done(cycle: Cycle) -> int:
-    """Return how many steps of the policy have been taken."""
-    reached = weight_percent(cycle.counted.wanted)
+    """Return how many steps of the policy have been taken, by as many greens as are wanted."""
+    target = cycle.bounds.target
+    shares = sorted((r.traffic_ratio for r in cycle.counted.wanted if r.ready), reverse=True)
+    reached = round(100 * shares[target - 1]) if 0 < target <= len(shares) else 0
     return sum(step.weight_percent <= reached for step in cycle.policy.steps)
 
 
@@ -62,20 +74,44 @@ def has_share(routes: tuple[Route, ...]) -> bool:
     return any(route.traffic is Traffic.ACTIVE or route.traffic_ratio for route in routes)
 
 
-def retreat(cycle: Cycle) -> Decision:
-    """Take all traffic back to the replicas that had it before."""
-    counted, why = cycle.counted, f"no traffic any more: {cycle.state}"
-    back = cycle.going_back
-    old, new = (counted.wanted, counted.others) if back else (cycle.before, counted.wanted)
-    routes = (
-        *(replace(serve(cycle, route, 1.0), traffic=None) for route in old if _runs(route)),
-        *(idle(cycle, route, why) for route in new if _runs(route)),
+def for_floor(cycle: Cycle) -> tuple[Route, ...]:
+    """Return the greens that keep their share: too few of the others could serve without them."""
+    counted = cycle.counted
+    others = sum(r.serves or (r.ready and r in cycle.before) for r in counted.others)
+    needed = max(0, cycle.bounds.min_avail - others)
+    serving = sorted(
+        (r for r in counted.wanted if r.serves), key=lambda r: (r.ready_since_ms or 0, r.id)
     )
+    return tuple(serving[:needed])
+
+
+def to_retreat(cycle: Cycle) -> tuple[Route, ...]:
+    """Return the greens that have traffic, and that the floor does not need."""
+    kept = for_floor(cycle)
+    return tuple(r for r in cycle.counted.wanted if has_share((r,)) and r not in kept)
+
+
+def retreat(cycle: Cycle) -> Decision:
+    """Take the traffic back to the replicas that had it before, as far as they are enough."""
+    kept = len(for_floor(cycle))
+    but = f"; {kept} of the greens keep theirs for the floor of {cycle.bounds.min_avail}"
+    text = f"traffic goes back to the replicas before{but if kept else ''}: {cycle.state}"
+    routes = _taken_back(cycle, cycle.before, to_retreat(cycle))
+    return enter(cycle, SubStep.PROGRESSING, why=text, routes=routes)
+
+
+def retreat_back(cycle: Cycle) -> Decision:
+    """Take all traffic back to the current revision, which is enough."""
     text = f"all traffic goes back to the replicas before: {cycle.state}"
+    routes = _taken_back(cycle, cycle.counted.wanted, cycle.counted.others)
+    return shifted(cycle, routes, text)
+
+
+def _taken_back(cycle: Cycle, to: Sequence[Route], by: Sequence[Route]) -> tuple[RouteChange, ...]:
+    why = f"no traffic any more: {cycle.state}"
     return (
-        shifted(cycle, routes, text)
-        if back
-        else enter(cycle, SubStep.PROGRESSING, why=text, routes=routes)
+        *(replace(serve(cycle, route, 1.0), traffic=None) for route in to if _runs(route)),
+        *(idle(cycle, route, why) for route in by if _runs(route)),
     )
 
 
@@ -126,10 +162,11 @@ CANARY: Final = Strategy(
         FAILED,
         Rule(
             name="retreat",
-            says="a green with traffic stopped being ready: all traffic goes back to the blues",
+            says="a green with traffic stopped being ready: it goes back to the blues, as far as "
+            "they are enough for the floor",
             when=lambda cycle: (
                 not all_ready(cycle)
-                and has_share(cycle.counted.wanted)
+                and bool(to_retreat(cycle))
                 and any(route.ready for route in cycle.before)
             ),
             then=retreat,
@@ -189,7 +226,7 @@ CANARY: Final = Strategy(
             name="retreat",
             says="all traffic goes back to the current revision before anything leaves",
             when=_shared_out,
-            then=retreat,
+            then=retreat_back,
         ),
         *BACK,
     ),

@@ -64,6 +64,44 @@ def test_a_green_that_relapses_takes_all_traffic_back() -> None:
     assert max(shares(world)[0]) == pytest.approx(0.1), "it begins with the first step again"
 
 
+def test_greens_keep_their_traffic_where_too_few_blues_are_left() -> None:
+    """I1: the floor counts both sets; what it needs of the greens stays until blues are back."""
+    world = canary(3)
+    until(world, "shift")
+    until(world, "shift")
+    ill = blues(world)[0]
+    world.relapse(ill)
+    world.fail(blues(world)[1])
+    world.relapse(greens(world)[0])
+    decision = world.cycle()
+    assert decision is not None
+    assert rules(decision) == {"retreat"}
+    assert decision.change is not None
+    assert "2 of the greens keep theirs for the floor of 3" in decision.change.message
+    assert [r.traffic_ratio for r in greens(world)] == [0.0, 0.5, 0.5]
+    assert {r.traffic_ratio for r in blues(world)} == {1.0}
+
+    world.cycle()
+    assert [r.traffic_ratio for r in greens(world)] == [0.0, 0.5, 0.5]
+    world.advance(world.routes[ill.id])
+    world.cycle()
+    assert sorted(r.traffic_ratio for r in greens(world)) == [0.0, 0.0, 0.5]
+
+
+def test_greens_with_unlike_shares_begin_with_the_first_step_again() -> None:
+    world = canary(3)
+    until(world, "shift")
+    until(world, "shift")
+    world.fail(blues(world)[0])
+    green = greens(world)[0]
+    world.relapse(green)
+    world.cycle()
+    assert sorted(r.traffic_ratio for r in greens(world)) == [0.0, 0.0, 0.5]
+    world.advance(world.routes[green.id])
+    until(world, "shift", cycles=1)
+    assert shares(world) == ({0.1}, {0.9})
+
+
 def test_a_green_that_relapses_takes_no_traffic_back_where_nobody_else_serves() -> None:
     """I1."""
     world = canary(old=0)
