@@ -20,9 +20,9 @@ from controller.api.access import Role
 from controller.api.routing import ROLE, Asked
 from controller.db.events import HistoryEntry, deployment_state
 from controller.db.feed import Feed
-from controller.explanation import span
 from controller.model import Deployment, DeploymentId, Health, Lifecycle, Route
 from controller.rollout.progress import Clock, Progress
+from controller.wording import span
 
 REFRESH_S: Final = 5
 ROWS_MAX: Final = 200

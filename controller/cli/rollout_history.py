@@ -10,9 +10,9 @@ from controller.cli.place import Place, place_options
 from controller.cli.session import json_option, run, show
 from controller.db.events import HistoryEntry
 from controller.errors import InvalidInput, NotFound
-from controller.explanation import span
 from controller.model import RevisionId, Rollout, RolloutId
 from controller.verbs import Verbs
+from controller.wording import span
 
 LOOKED_THROUGH: Final = 1000
 """Rollouts among which an id's beginning is looked for."""

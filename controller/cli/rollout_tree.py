@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from controller.explanation import one_line, span
 from controller.rollout.progress import READY, Clock, Deadline, Limits, Progress, Share
+from controller.wording import one_line, span
 
 BAR_WIDTH: Final = 30
 _COLOURS: Final = {

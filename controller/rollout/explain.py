@@ -17,8 +17,6 @@ from controller.explanation import (
     Step,
     in_words,
     newest_of,
-    replicas,
-    span,
 )
 from controller.model import Deployment, Lifecycle, Route, SubStep
 from controller.rollout import machine
@@ -26,6 +24,7 @@ from controller.rollout.backoff import BackOff
 from controller.rollout.cycle import Cycle, StoodStill, failed_max, never_still
 from controller.rollout.outlook import nobody, outlook
 from controller.rollout.progress import Clock, deadline
+from controller.wording import replicas, span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

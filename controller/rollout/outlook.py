@@ -7,12 +7,12 @@ watch` and on the page; the leader may see the same moment a cycle later, and di
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from controller.explanation import replicas, span
 from controller.model import Decision, RouteId, RouteStatus, SubStep
 from controller.rollout.cycle import Cycle
 from controller.rollout.give_up import ATTEMPTS_MAX, RULE
 from controller.rollout.machine import rules_of
 from controller.rollout.table import Ending, Rule, first
+from controller.wording import replicas, span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,11 +8,12 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
-from controller.explanation import Gate, span
+from controller.explanation import Gate
 from controller.model import Deployment, Route
 from controller.route import guard
 from controller.route.evict import known_revisions
 from controller.route.guard import BusView, HoldCause
+from controller.wording import span
 
 EXTERNAL: Final = "external"
 """The gate that never opens."""

@@ -2,13 +2,14 @@
 
 from typing import Final, assert_never
 
-from controller.explanation import Step, span
+from controller.explanation import Step
 from controller.model import Deployment, Health, HealthCheck, Lifecycle, RouteStatus, Stage
 from controller.route.evict import known_revisions
 from controller.route.gates import EXTERNAL, evictions
 from controller.route.guard import evidence_of
 from controller.route.scene import Scene
 from controller.route.shed import is_shed
+from controller.wording import span
 
 HURRY: Final = 4
 """A probe that decides a verdict may come this much sooner than the interval,"""

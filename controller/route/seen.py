@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
-from controller.explanation import Count, LastProbe, span
+from controller.explanation import Count, LastProbe
 from controller.model import Health, HealthCheck, Route, RouteStatus, Stage
 from controller.route.classify import describe
 from controller.route.guard import evidence_of, generation_of
 from controller.route.scene import Scene
 from controller.route.targets import probed
+from controller.wording import span
 from probe.wire import ReplicaHealthStatus, ReplicaId, partition_of
 
 
