@@ -67,7 +67,8 @@ def test_statuses_go_to_the_bus_that_is_named_and_do_not_stay(bus: EmbeddedValke
         keys = [key.decode() for key in client.scan_iter()]
         assert 100 < len(keys) <= found.bus.statuses_written
         assert {key.split(":")[0] for key in keys} == {"capacity"}
-        assert all(0 < client.ttl(key) <= 120 for key in keys[:50])
+        keys.remove("capacity:route_probe_partitions")  # how the keys are dealt: for an hour
+        assert all(0 < client.ttl(key) <= 120 for key in keys)
 
 
 def test_a_bus_that_does_not_answer_is_one_sentence_and_exit_3(tmp_path: Path) -> None:
