@@ -35,7 +35,7 @@ FAILED: Final = Rule(
     name="all_failed",
     says="every new replica failed and no more may be tried: back to the current revision",
     when=lambda cycle: not cycle.held and cycle.spent and not cycle.counted.wanted,
-    then=lambda cycle: _turn_back(cycle, Outcome.FAILED, f"{cycle.lost}; none is left"),
+    then=lambda cycle: _turn_back(cycle, Outcome.ROLLED_BACK, f"{cycle.lost}; none is left"),
     to=SubStep.ROLLING_BACK,
 )
 SERVE: Final = Rule(
@@ -118,7 +118,7 @@ BACK: Final = (
         ),
         then=lambda cycle: _gone_back(
             cycle,
-            Outcome.FAILED,
+            cycle.rollout.outcome or Outcome.FAILED,
             "rolling back was not done within rollout_timeout_s "
             f"{cycle.policy.rollout_timeout_s:g}: {cycle.state}; the others leave by orphan "
             "eviction as replicas become ready",

@@ -184,13 +184,13 @@ def test_when_the_budget_is_spent_the_wait_says_so() -> None:
 
 def test_all_new_replicas_failed_and_none_to_spend_turns_back() -> None:
     change = moved(cycle(deploying(), fleet(3), failed=4))
-    assert (change.sub_step, change.error_code) == (SubStep.ROLLING_BACK, "FAILED")
+    assert (change.sub_step, change.error_code) == (SubStep.ROLLING_BACK, "ROLLED_BACK")
     assert "4 new replicas failed, and max_failed_replicas is 3; none is left" in change.message
 
 
 def test_a_budget_of_none_turns_back_at_the_first_failure() -> None:
     policy = Policy(surge=1, max_failed_replicas=0)
-    assert moved(cycle(deploying(policy=policy), fleet(3), failed=1)).error_code == "FAILED"
+    assert moved(cycle(deploying(policy=policy), fleet(3), failed=1)).error_code == ("ROLLED_BACK")
 
 
 @pytest.mark.parametrize(("after_s", "failed"), [(7200, 0), (10, 4)])
@@ -264,6 +264,13 @@ def test_a_rollback_that_cannot_restore_ends_and_leaves_the_rest_to_eviction() -
     assert (change.lifecycle, change.end_rollout) == (Lifecycle.READY, Outcome.FAILED)
     assert decision.routes == ()
     assert cycle(back(), [*ill, new(10)], after_s=7200, held=True).change is None
+
+
+def test_an_aborted_rollout_that_cannot_restore_ends_as_aborted() -> None:
+    """R-16: the database keeps what was asked for, and so does the history."""
+    aborted = back(rollout=a_rollout(Policy(surge=1), outcome=Outcome.ABORTED))
+    change = moved(cycle(aborted, [*fleet(3, bad=3), new(10)], after_s=7200))
+    assert (change.end_rollout, change.error_code) == (Outcome.ABORTED, "ABORTED")
 
 
 @pytest.mark.parametrize(("after_s", "turns"), [(7200, False), (7799, False), (7800, True)])

@@ -104,3 +104,24 @@ def test_story_of_one_that_is_scaled_to_none_when_a_new_replica_is_ready() -> No
     promoted = until(world, "promote")
     assert promoted.change is not None
     assert "promoted: 1 of 0 replicas of revision 2 ready" in promoted.change.message
+
+
+@pytest.mark.parametrize(("fails", "outcome"), [(True, "ROLLED_BACK"), (False, "EXPIRED")])
+def test_story_of_a_rollout_that_turns_back_is_told_with_one_outcome(
+    *, fails: bool, outcome: str
+) -> None:
+    """R-16: what the history calls it when it turns is what it is called when it has ended."""
+    world = SmallWorld(3, Policy(surge=1, unavailable=0, rollout_timeout_s=60))
+    told = []
+    while world.deployment.lifecycle is Lifecycle.DEPLOYING:
+        decision = world.cycle()
+        if decision is not None and decision.change is not None:
+            told.append(decision.change.error_code)
+        for route in world.live:
+            if route.revision_id == NEW.id and route.active:
+                if fails:
+                    world.fail(route)
+            else:
+                world.advance(route)
+    assert [code for code in told if code] == [outcome, outcome]
+    assert world.outcome is Outcome[outcome]
