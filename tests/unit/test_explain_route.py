@@ -10,7 +10,8 @@ from controller.explanation import Topic
 from controller.model import Health, RouteStatus, Stage
 from controller.route.gates import HOLD_TEXT
 from controller.route.guard import HoldCause
-from tests.fakes.scenes import CASES, Row, entered, explain, told
+from tests.fakes.route_scenes import CASES, entered, explain
+from tests.fakes.telling import Row, told
 
 GOLDEN = {
     "pending": """

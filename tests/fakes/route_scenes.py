@@ -1,10 +1,9 @@
 """Routes in every state, with all that is known around each, as `explain` tells of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from controller.explanation import Clockwork, Explanation
+from controller.explanation import Explanation
 from controller.model import (
     Deployment,
     Health,
@@ -18,7 +17,6 @@ from controller.route.explain import explain_route
 from controller.route.gates import Bars, Budget
 from controller.route.guard import BusView, Gate, HoldCause, StatusEvidence
 from controller.route.scene import Scene, Watcher
-from controller.settings import PERIODS
 from probe.wire import Phases
 from tests.fakes.nouns import (
     NOW_MS,
@@ -32,28 +30,9 @@ from tests.fakes.nouns import (
     passed,
     warming,
 )
+from tests.fakes.telling import CLOCKWORK, Row
 
-CLOCKWORK = Clockwork(
-    period_s={name: period.long_s for name, period in PERIODS.items()},
-    starting_timeout_s=1800,
-    termination_grace_s=30,
-)
 PHASES = Phases(connect=0.21, first_byte=1.5)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One row of history."""
-
-    category: str = "classify_health"
-    from_state: str = "health:healthy"
-    to_state: str = "health:unhealthy"
-    result: str = "success"
-    error_code: str = ""
-    rule: str | None = None
-    message: str = "as the test wants"
-    attempts: int = 1
-    updated_at_ms: int = NOW_MS - 250_000
 
 
 def bars(view: BusView, **given: Any) -> Bars:  # noqa: ANN401 - any field
@@ -95,11 +74,6 @@ def explain(
     return explain_route(scene)
 
 
-def told(explanation: Explanation) -> str:
-    """Return the sentences without their title."""
-    return "\n".join(line[2:] for line in explanation.text.splitlines()[1:])
-
-
 def entered(seconds: float, **given: Any) -> Route:  # noqa: ANN401 - any field of a route
     return a_route(entered_at_ms=NOW_MS - int(seconds * 1000), **given)
 
@@ -118,18 +92,33 @@ UNHEALTHY = Row(
 )
 
 
+def unhealthy(
+    *,
+    times: int = 25,
+    traffic: Traffic = Traffic.ACTIVE,
+    **given: Any,  # noqa: ANN401 - as of `explain`
+) -> Explanation:
+    """Explain a route that went UNHEALTHY and fails its probes still, so often in a row."""
+    route = entered(3000, health=Health.UNHEALTHY, traffic=traffic)
+    evidence = failed(a_route(), times=times, prober="prober-1")
+    return explain(route, evidence, history=[UNHEALTHY], **given)
+
+
+def created(seconds: float) -> Row:
+    """Return the row of a route that was created so long ago."""
+    return Row(
+        category="create",
+        from_state="",
+        to_state="provisioning/pending",
+        message="scaling out: 2 replicas of revision 1 active, 3 wanted",
+        updated_at_ms=NOW_MS - int(seconds * 1000),
+    )
+
+
 CASES: dict[str, Explanation] = {
     "pending": explain(
         entered(4, stage=Stage.PENDING, host=None, port=None, **PROVISIONING),
-        history=[
-            Row(
-                category="create",
-                from_state="",
-                to_state="provisioning/pending",
-                message="scaling out: 2 replicas of revision 1 active, 3 wanted",
-                updated_at_ms=NOW_MS - 4_000,
-            )
-        ],
+        history=[created(4)],
     ),
     "pending, and the provisioner cannot be asked": explain(
         entered(65, stage=Stage.PENDING, host=None, port=None, **PROVISIONING),
@@ -144,13 +133,7 @@ CASES: dict[str, Explanation] = {
                 attempts=3,
                 updated_at_ms=NOW_MS - 5_000,
             ),
-            Row(
-                category="create",
-                from_state="",
-                to_state="provisioning/pending",
-                message="scaling out: 2 replicas of revision 1 active, 3 wanted",
-                updated_at_ms=NOW_MS - 65_000,
-            ),
+            created(65),
         ],
     ),
     "starting": explain(
@@ -207,47 +190,27 @@ CASES: dict[str, Explanation] = {
         barred={"hold": frozenset({HoldCause.BREAKER, HoldCause.VELOCITY})},
     ),
     "the prober's own fault": explain(entered(3000), own_fault(a_route(), times=0)),
-    "unhealthy": explain(
-        entered(3000, health=Health.UNHEALTHY),
-        failed(a_route(), times=25, prober="prober-1"),
-        history=[UNHEALTHY],
-        barred={"ready": 2},
-    ),
-    "unhealthy, and out of traffic": explain(
-        entered(3000, health=Health.UNHEALTHY, traffic=Traffic.INACTIVE),
-        failed(a_route(), times=25, prober="prober-1"),
-        history=[UNHEALTHY],
-    ),
-    "unhealthy, and nothing but gates": explain(
-        entered(3000, health=Health.UNHEALTHY),
-        failed(a_route(), times=2, prober="prober-1"),
-        history=[UNHEALTHY],
+    "unhealthy": unhealthy(barred={"ready": 2}),
+    "unhealthy, and out of traffic": unhealthy(traffic=Traffic.INACTIVE),
+    "unhealthy, and nothing but gates": unhealthy(
+        times=2,
         view={"clear_for_s": 12.0},
         barred={
             "stays": frozenset({HoldCause.DEPLOYMENT_BREAKER, *Gate}),
             "budget": Budget(fleet_spent=1, fleet_max=1, own_spent=1, own_max=1),
         },
     ),
-    "unhealthy, and HOLD": explain(
-        entered(3000, health=Health.UNHEALTHY),
-        failed(a_route(), times=25, prober="prober-1"),
-        history=[UNHEALTHY],
+    "unhealthy, and HOLD": unhealthy(
         barred={
             "hold": frozenset({HoldCause.COVERAGE}),
             "stays": frozenset({HoldCause.COVERAGE}),
         },
     ),
-    "unhealthy, and the policy keeps it": explain(
-        entered(3000, health=Health.UNHEALTHY),
-        failed(a_route(), times=25, prober="prober-1"),
-        deployment=a_deployment(cleanup_target_statuses=frozenset()),
-        history=[UNHEALTHY],
+    "unhealthy, and the policy keeps it": unhealthy(
+        deployment=a_deployment(cleanup_target_statuses=frozenset())
     ),
-    "unhealthy, and run by somebody else": explain(
-        entered(3000, health=Health.UNHEALTHY),
-        failed(a_route(), times=25, prober="prober-1"),
-        deployment=a_deployment(current=a_revision(1, external=True)),
-        history=[UNHEALTHY],
+    "unhealthy, and run by somebody else": unhealthy(
+        deployment=a_deployment(current=a_revision(1, external=True))
     ),
     "degraded": explain(
         entered(3000, health=Health.DEGRADED),
