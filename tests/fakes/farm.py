@@ -22,6 +22,8 @@ FIRST_ADDRESS: Final = int(IPv4Address("127.77.0.1"))
 BACKLOG: Final = 4096
 ANYWHERE: Final = "0.0.0.0"  # all of 127/8 at once
 SLOW_BYTE_S: Final = 0.1
+SLOWLY: Final = b"HTTP/1.1 200 OK\r\nX-Slow: " + b"." * 150 + b"\r\nContent-Length: 2\r\n\r\nok"
+"""Good, and 20 s long: one who stood still for a moment does not find it whole."""
 RESET_AFTER_S: Final = 0.02
 """So that what was sent is read first: a reset throws away what waits in the buffers."""
 LINGER_0: Final = struct.pack("ii", 1, 0)
@@ -94,7 +96,7 @@ class Served(asyncio.Protocol):
             case "stale":
                 write(SCRIPTS["ok200"].data)
             case "slow_bytes":
-                self._drip(iter(SCRIPTS["ok200"].data))
+                self._drip(iter(SLOWLY))
             case "endless_body":
                 write(HEAD_CHUNKED)
                 self._pour(b"1000\r\nok" + b"x" * 4094 + b"\r\n")
