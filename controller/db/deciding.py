@@ -7,14 +7,14 @@ decision; what is decided is not its affair.
 from sqlalchemy import or_
 from sqlalchemy.sql import ColumnElement
 
+from controller.change import changes_anything, created, enters_phase
 from controller.db import history
 from controller.db.bulk import insert_rows
-from controller.db.change import changes_anything
 from controller.db.deployments import move_deployment
 from controller.db.events import deployment_changed, route_created
 from controller.db.moving import write_changes
 from controller.db.rollouts import end_rollout
-from controller.db.rows import Values, new_route, route_values
+from controller.db.rows import Values, route_values
 from controller.db.session import Write
 from controller.db.tables import GONE, deployments, routes
 from controller.errors import Conflict
@@ -47,7 +47,7 @@ async def write_decision(write: Write, decision: Decision) -> None:
 async def _write_creations(write: Write, decision: Decision) -> None:
     if not decision.create:
         return
-    made = [(new_route(wanted, write.now_ms), wanted.rollout_id) for wanted in decision.create]
+    made = [(created(wanted, now_ms=write.now_ms), wanted.rollout_id) for wanted in decision.create]
     rows = [route_values(route, rollout_id=rollout_id) for route, rollout_id in made]
     await insert_rows(write.connection, routes, rows)
     await history.write_events(
@@ -73,8 +73,7 @@ async def _write_deployment(write: Write, decision: Decision) -> None:
         seen,
         values,
         conditions=_may(decision),
-        enters_phase=change.restarts_clock
-        or (change.lifecycle, change.sub_step) != (seen.lifecycle, seen.sub_step),
+        enters_phase=enters_phase(seen, change),
     )
 
 

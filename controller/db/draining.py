@@ -6,9 +6,9 @@ routes are what it is decided on, and as that is how the controller hears of it.
 
 from sqlalchemy import select
 
+from controller.change import applied
 from controller.db.audit import note_verb
 from controller.db.bulk import move_routes
-from controller.db.change import applied
 from controller.db.deployments import find_to_change, move_deployment
 from controller.db.events import route_changed
 from controller.db.history import write_events

@@ -6,9 +6,9 @@ the transaction of its caller.
 
 from collections.abc import Sequence
 
+from controller.change import applied
 from controller.db import history
 from controller.db.bulk import move_routes
-from controller.db.change import applied
 from controller.db.events import Event, route_changed
 from controller.db.session import Write
 from controller.model import RouteChange, RouteId

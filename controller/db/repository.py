@@ -11,8 +11,8 @@ from typing import Final
 import structlog
 from sqlalchemy import func, select
 
+from controller.change import changes_anything
 from controller.db import evictions, history, holds
-from controller.db.change import changes_anything
 from controller.db.deciding import write_decision
 from controller.db.deployments import ALIVE
 from controller.db.events import HistoryEntry

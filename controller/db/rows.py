@@ -20,7 +20,6 @@ from controller.model import (
     Health,
     HealthCheck,
     Lifecycle,
-    NewRoute,
     Outcome,
     Policy,
     Revision,
@@ -225,29 +224,6 @@ def route_of(row: Sequence[Any]) -> Route:
         ready_since_ms=ready_since_ms,
         version=version,
         reason=reason,
-    )
-
-
-def new_route(wanted: NewRoute, now_ms: int) -> Route:
-    """Return the route that `wanted` becomes at `now_ms`."""
-    return Route(
-        id=wanted.id,
-        deployment_id=wanted.deployment_id,
-        revision_id=wanted.revision_id,
-        status=RouteStatus.PROVISIONING,
-        stage=Stage.PENDING,
-        health=Health.NOT_CHECKED,
-        traffic=wanted.traffic,
-        traffic_ratio=wanted.traffic_ratio,
-        health_check=wanted.health_check,
-        session_id=None,
-        host=None,
-        port=None,
-        created_at_ms=now_ms,
-        entered_at_ms=now_ms,
-        ready_since_ms=None,
-        version=1,
-        reason=wanted.message,
     )
 
 

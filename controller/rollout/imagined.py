@@ -10,20 +10,18 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import Final, Self
 
+from controller.change import applied, created, moved
 from controller.model import (
     Decision,
     Deployment,
-    DeploymentChange,
     Health,
     Lifecycle,
-    NewRoute,
     Outcome,
     Revision,
     RevisionId,
     Rollout,
     RolloutId,
     Route,
-    RouteChange,
     RouteId,
     RouteStatus,
     Stage,
@@ -74,13 +72,14 @@ class Imagined:
 
     def after(self, decision: Decision) -> Self:
         """Return the fleet with a decision applied."""
-        changed = {change.route.id: self._changed(change) for change in decision.routes}
+        changed = {one.route.id: applied(one, now_ms=self.now_ms) for one in decision.routes}
         kept = (changed.get(route.id, route) for route in self.routes)
-        change = decision.change
+        made = (created(wanted, now_ms=self.now_ms) for wanted in decision.create)
+        change, of = decision.change, self.deployment
         return replace(
             self,
-            deployment=self.deployment if change is None else self._moved(change),
-            routes=(*kept, *map(self._made, decision.create)),
+            deployment=of if change is None else moved(of, change, now_ms=self.now_ms),
+            routes=(*kept, *made),
             created=self.created + len(decision.create),
             outcome=self.outcome if change is None else change.end_rollout,
         )
@@ -126,52 +125,6 @@ class Imagined:
             traffic=Traffic.ACTIVE if serves else Traffic.INACTIVE,
             entered_at_ms=due_ms,
             ready_since_ms=due_ms,
-        )
-
-    def _changed(self, change: RouteChange) -> Route:
-        if change.status is RouteStatus.TERMINATING:
-            return _leaving(change.route, self.now_ms)
-        route = change.route
-        ratio = change.traffic_ratio
-        return replace(
-            route,
-            traffic=change.traffic or route.traffic,
-            traffic_ratio=route.traffic_ratio if ratio is None else ratio,
-        )
-
-    def _made(self, wanted: NewRoute) -> Route:
-        return Route(
-            id=wanted.id,
-            deployment_id=wanted.deployment_id,
-            revision_id=wanted.revision_id,
-            status=RouteStatus.PROVISIONING,
-            stage=Stage.PENDING,
-            health=Health.NOT_CHECKED,
-            traffic=wanted.traffic,
-            traffic_ratio=wanted.traffic_ratio,
-            health_check=wanted.health_check,
-            session_id=None,
-            host=None,
-            port=None,
-            created_at_ms=self.now_ms,
-            entered_at_ms=self.now_ms,
-            ready_since_ms=None,
-            version=1,
-        )
-
-    def _moved(self, change: DeploymentChange) -> Deployment:
-        of = self.deployment
-        ended = change.end_rollout is not None
-        stays = (of.lifecycle, of.sub_step) == (change.lifecycle, change.sub_step)
-        keeps_clock = stays and not change.restarts_clock
-        return replace(
-            of,
-            lifecycle=change.lifecycle,
-            sub_step=change.sub_step,
-            current=of.deploying if change.end_rollout is Outcome.PROMOTED else of.current,
-            deploying=None if ended else of.deploying,
-            rollout=None if ended else of.rollout,
-            phase_entered_at_ms=of.phase_entered_at_ms if keeps_clock else self.now_ms,
         )
 
 

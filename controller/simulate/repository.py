@@ -7,13 +7,13 @@ has one of its own, so that it counts what this one wrote.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from controller.change import created, enters_phase
 from controller.db import evictions, holds
 from controller.db.events import HistoryEntry, deployment_changed
 from controller.db.failures import Failures
 from controller.db.outbox import Effect
 from controller.db.publications import KIND, NewTable, Publications, Published
 from controller.db.repository import Applied, Repository
-from controller.db.rows import new_route
 from controller.errors import Conflict
 from controller.model import (
     Decision,
@@ -197,7 +197,7 @@ def _write_decision(write: Write, decision: Decision) -> None:
             f"changed meanwhile, among them {lost[0]}; decide again from a new snapshot"
         )
     for wanted in decision.create:
-        route = new_route(wanted, write.now_ms)
+        route = created(wanted, now_ms=write.now_ms)
         write.add_route(route, wanted.rollout_id, category="create")
     if change is not None:
         leaves = change.lifecycle is not Lifecycle.DEPLOYING or change.end_rollout is not None
@@ -222,11 +222,7 @@ def _move(write: Write, decision: Decision) -> None:
         if change.keep_for_s:
             until_ms = write.now_ms + int(change.keep_for_s * 1000)
             values |= {"kept": known.current, "kept_until_ms": until_ms}
-    enters = change.restarts_clock or (change.lifecycle, change.sub_step) != (
-        seen.lifecycle,
-        seen.sub_step,
-    )
-    write.move(seen, enters_phase=enters, **values)
+    write.move(seen, enters_phase=enters_phase(seen, change), **values)
 
 
 def _may(write: Write, decision: Decision) -> None:

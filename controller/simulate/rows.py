@@ -11,7 +11,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from controller.db.change import applied, changes_anything
+from controller.change import applied, changes_anything
 from controller.db.events import (
     Event,
     HistoryEntry,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Final, NamedTuple
 
-from controller.db.change import applied
+from controller.change import applied
 from controller.model import (
     Decision,
     Deployment,

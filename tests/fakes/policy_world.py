@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controller.bus import ControlBus, Evidence, Written
-from controller.db.change import applied
+from controller.change import applied
 from controller.db.repository import Applied, Repository
 from controller.metrics import ControllerMetrics
 from controller.model import DeploymentId, HealthCheck, Note, Route, RouteChange, RouteId, Snapshot

@@ -7,7 +7,7 @@ is the test's choice.
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from controller.db.change import applied
+from controller.change import applied, created, moved
 from controller.model import (
     Decision,
     Deployment,
@@ -124,20 +124,7 @@ class SmallWorld:
         assert wanted.id not in self.routes
         if wanted.rollout_id is not None:
             self.made.add(wanted.id)
-        self.routes[wanted.id] = replace(
-            a_route(),
-            id=wanted.id,
-            revision_id=wanted.revision_id,
-            status=RouteStatus.PROVISIONING,
-            stage=Stage.PENDING,
-            health=Health.NOT_CHECKED,
-            traffic=wanted.traffic,
-            traffic_ratio=wanted.traffic_ratio,
-            health_check=wanted.health_check,
-            created_at_ms=self.now_ms,
-            entered_at_ms=self.now_ms,
-            ready_since_ms=None,
-        )
+        self.routes[wanted.id] = created(wanted, now_ms=self.now_ms)
 
     def _change(self, change: RouteChange) -> None:
         assert change.route == self.routes[change.route.id], "decided over a stale route"
@@ -151,22 +138,8 @@ class SmallWorld:
             return
         of = self.deployment
         assert of.lifecycle not in (Lifecycle.READY, Lifecycle.DESTROYED), "R-38"
-        ended = change.end_rollout is not None
-        promoted = change.end_rollout is Outcome.PROMOTED
-        there = (of.lifecycle, of.sub_step)
-        anew = change.restarts_clock or there != (change.lifecycle, change.sub_step)
         self.outcome = change.end_rollout or self.outcome
-        self.deployment = replace(
-            of,
-            lifecycle=change.lifecycle,
-            sub_step=change.sub_step,
-            current=of.deploying if promoted else of.current,
-            deploying=None if ended else of.deploying,
-            rollout=None if ended else of.rollout,
-            kept=of.current if promoted and change.keep_for_s else None,
-            version=of.version + 1,
-            phase_entered_at_ms=self.now_ms if anew else of.phase_entered_at_ms,
-        )
+        self.deployment = moved(of, change, now_ms=self.now_ms)
 
     def advance(self, route: Route) -> None:
         """Let a replica take its next step towards serving, or towards its end."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.db.change import applied, changes_anything
+from controller.change import applied, changes_anything
 from controller.model import Health, Route, RouteChange, RouteStatus, Stage, Traffic
 from tests.fakes.nouns import CHECK, NOW_MS, a_route
 

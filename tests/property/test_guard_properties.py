@@ -6,7 +6,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.db.change import applied
+from controller.change import applied
 from controller.model import DeploymentId, Health, HoldSpan, Route, RouteChange, RouteId, Traffic
 from controller.route import classify, evict, shed
 from controller.route.guard import (

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from controller.db.change import applied
+from controller.change import applied
 from controller.model import Health, Route, RouteChange, RouteId, RouteStatus, Traffic
 from controller.route.classify import classify_all
 from controller.route.guard import StatusEvidence
