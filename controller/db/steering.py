@@ -4,9 +4,11 @@ Used by `rollout_verbs`, inside its transaction. Each returns what it did, in wo
 was so already, and nothing is written. What may not be is refused with the remedy.
 """
 
+from functools import partial
 from typing import Final
 
-from controller.db import activation
+from controller.cycles import still_ms
+from controller.db import activation, holds
 from controller.db.asker import Asker, RolloutVerb
 from controller.db.deployments import move_deployment, revisions_of
 from controller.db.rollouts import (
@@ -21,6 +23,7 @@ from controller.db.tables import LIVE, deployments, routes
 from controller.errors import Conflict
 from controller.model import Deployment, Lifecycle, Outcome, Revision, Rollout, SubStep
 from controller.rollout.counting import tally
+from controller.rollout.resume import resumed
 from controller.rollout.strategies import strategy_of
 
 _FAILED: Final = (Outcome.FAILED, Outcome.ABORTED, Outcome.EXPIRED, Outcome.ROLLED_BACK)
@@ -47,7 +50,7 @@ async def pause(write: Write, seen: Deployment, by: Asker) -> str:
 
 
 async def resume(write: Write, seen: Deployment, by: Asker) -> str:
-    """Let a paused rollout go on: its deadline and phase move by the time it stood.
+    """Let a paused rollout go on, with the time for it and for its phase that it had.
 
     Raises:
         Conflict: if there is none.
@@ -57,12 +60,14 @@ async def resume(write: Write, seen: Deployment, by: Asker) -> str:
         return ""
     stood_ms = max(0, write.now_ms - rollout.paused_at_ms)
     did = f"resumed the rollout to revision {revision.number} after {stood_ms / 1000:.0f} s"
+    spans = await holds.spans(write.connection, since_ms=rollout.started_at_ms)
+    clocks = resumed(seen, rollout, write.now_ms, still=partial(still_ms, spans, seen.id))
     await _change(
         write,
         seen,
         rollout,
-        {"paused_at_ms": None, "deadline_at_ms": rollout.deadline_at_ms + stood_ms},
-        {"phase_entered_at_ms": seen.phase_entered_at_ms + stood_ms},
+        {"paused_at_ms": None, "deadline_at_ms": clocks.deadline_at_ms},
+        {"phase_entered_at_ms": clocks.phase_entered_at_ms},
     )
     await activation.record(write, seen, category="resume", message=by.says(did))
     return did

@@ -6,7 +6,9 @@ the simulation.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
+from controller.cycles import still_ms
 from controller.db.events import Event, deployment_state
 from controller.errors import Conflict, NotFound
 from controller.model import (
@@ -23,6 +25,7 @@ from controller.model import (
     RolloutId,
     SubStep,
 )
+from controller.rollout.resume import resumed
 from controller.simulate.rows import Rows, Write
 
 _GOING = (Lifecycle.DESTROYING, Lifecycle.DESTROYED)
@@ -169,16 +172,17 @@ class MemoryVerbs:
                 _record(write, seen, "pause", f"{_BY} paused the rollout")
 
     def resume(self, name: str) -> None:
-        """Let a paused rollout go on: its deadline and phase move by the time it stood."""
+        """Let a paused rollout go on, with the time for it and for its phase that it had."""
         with self._rows.write(epoch=None) as write:
             seen, rollout = self._in_flight(name)
             if rollout.paused_at_ms is None:
                 return
-            stood_ms = max(0, write.now_ms - rollout.paused_at_ms)
+            still = partial(still_ms, write.tables.holds, seen.id)
+            clocks = resumed(seen, rollout, write.now_ms, still=still)
             write.tables.rollouts[rollout.id] = replace(
-                rollout, paused_at_ms=None, deadline_at_ms=rollout.deadline_at_ms + stood_ms
+                rollout, paused_at_ms=None, deadline_at_ms=clocks.deadline_at_ms
             )
-            write.move(seen, phase_entered_at_ms=seen.phase_entered_at_ms + stood_ms)
+            write.move(seen, phase_entered_at_ms=clocks.phase_entered_at_ms)
             _record(write, seen, "resume", f"{_BY} resumed the rollout")
 
     def promote(self, name: str) -> None:

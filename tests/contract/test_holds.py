@@ -1,11 +1,12 @@
 """HOLD on record, and the operator's force: both outlive the leader that saw them."""
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select, update
 
+from controller.db.asker import RolloutVerb
 from controller.db.repository import Repository
 from controller.db.session import Database
-from controller.db.tables import audit, holds
+from controller.db.tables import audit, holds, rollouts
 from controller.errors import InvalidInput, NotFound
 from controller.model import Deployment, DeploymentId
 from controller.reconcile.doubts import RecordHold
@@ -102,3 +103,22 @@ class TestForce:
     async def test_of_nobody_is_refused(self, service: Service) -> None:
         with pytest.raises(NotFound):
             await service.force("nobody", for_s=60, reason="x")
+
+
+async def test_hold_inside_a_pause_moves_the_deadline_no_further(
+    database: Database, service: Service, deployment: Deployment, epoch: int
+) -> None:
+    """S15: it is taken from the deadline where that is read."""
+    before = deployment.rollout
+    assert before is not None
+    await service.steer(deployment.name, RolloutVerb.PAUSE, actor="ada")
+    async with database.write(epoch=None) as write:
+        of, ago_ms = rollouts.c, write.now_ms - 60_000
+        began = {"started_at_ms": of.started_at_ms - 120_000, "paused_at_ms": ago_ms}
+        await write.connection.execute(update(rollouts).values(began))
+        span = {"from_ms": ago_ms + 10_000, "to_ms": ago_ms + 50_000, "epoch": epoch}
+        await write.connection.execute(insert(holds), [span | {"causes": "coverage"}])
+    resumed = await service.steer(deployment.name, RolloutVerb.RESUME, actor="ada")
+    after = resumed.deployment.rollout
+    assert after is not None
+    assert 20_000 <= after.deadline_at_ms - before.deadline_at_ms < 60_000
