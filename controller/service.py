@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from controller.db import activation, applying
 from controller.db.applying import DeploymentApplied
+from controller.db.asker import Asker
 from controller.db.audit import note_verb
 from controller.db.deployments import (
     move_deployment,
@@ -92,8 +93,7 @@ class Service(RolloutVerbs):
             settings=settings_values(replicas, policy, cleanup_target_statuses),
             wanted=await self._resolved(revision),
             auto_activate=auto_activate,
-            actor=actor,
-            reason=reason,
+            by=Asker(actor=actor, reason=reason),
             expected_version=expected_version,
         )
         try:
@@ -118,6 +118,7 @@ class Service(RolloutVerbs):
             Conflict: if it is being deleted.
         """
         _check_replicas(replicas)
+        by = Asker(actor=actor, reason=reason)
         async with self._database.write(epoch=None) as write:
             seen = await changeable(write, name, expected_version=expected_version)
             if seen.target_count != replicas:
@@ -125,14 +126,7 @@ class Service(RolloutVerbs):
                 message = f"{actor} scaled from {seen.target_count} to {replicas}"
                 await activation.record(write, seen, category="scale", message=message)
                 detail = {"from": seen.target_count, "to": replicas}
-                await note_verb(
-                    write,
-                    "scale",
-                    actor=actor,
-                    reason=reason,
-                    deployment_id=seen.id,
-                    detail=detail,
-                )
+                await note_verb(write, "scale", by, deployment_id=seen.id, detail=detail)
             return await living(write.connection, name)
 
     async def force(
@@ -157,21 +151,14 @@ class Service(RolloutVerbs):
             raise InvalidInput(f"{for_s:g} s: force for 0 to {FORCE_MAX_S} s; 0 ends it")
         if not reason.strip():
             raise InvalidInput("force needs a reason: who reads the log later must know why")
+        by = Asker(actor=actor, reason=reason)
         async with self._database.write(epoch=None) as write:
             seen = await changeable(write, name, expected_version=expected_version)
             until_ms = write.now_ms + int(for_s * 1000) if for_s else None
             await move_deployment(write, seen, {"forced_until_ms": until_ms})
             what = f"forced evictions for {for_s:g} s" if for_s else "ended the force"
-            message = f"{actor} {what}: {reason}"
-            await activation.record(write, seen, category="force", message=message)
-            await note_verb(
-                write,
-                "force",
-                actor=actor,
-                reason=reason,
-                deployment_id=seen.id,
-                detail={"for_s": for_s},
-            )
+            await activation.record(write, seen, category="force", message=by.says(what))
+            await note_verb(write, "force", by, deployment_id=seen.id, detail={"for_s": for_s})
             return await living(write.connection, name)
 
     async def delete(
@@ -187,12 +174,13 @@ class Service(RolloutVerbs):
         Raises:
             NotFound: if there is no such deployment.
         """
+        by = Asker(actor=actor, reason=reason)
         async with self._database.write(epoch=None) as write:
             seen = await to_change(write, name, expected_version=expected_version)
             if seen.lifecycle is not Lifecycle.DESTROYING:
-                message = f"{actor} deleted it" + (f": {reason}" if reason else "")
+                message = by.says("deleted it")
                 await activation.destroy(write, seen, category="delete", message=message)
-                await note_verb(write, "delete", actor=actor, reason=reason, deployment_id=seen.id)
+                await note_verb(write, "delete", by, deployment_id=seen.id)
             return await living(write.connection, name)
 
     async def add_revision(
@@ -213,6 +201,7 @@ class Service(RolloutVerbs):
             Conflict: if it is being deleted.
         """
         wanted = await self._resolved(revision)
+        by = Asker(actor=actor, reason=reason)
         async with self._database.write(epoch=None) as write:
             seen = await changeable(write, name, expected_version=expected_version)
             added = await applying.add_revision(write, seen, wanted, actor=actor)
@@ -221,8 +210,7 @@ class Service(RolloutVerbs):
             await note_verb(
                 write,
                 "add_revision",
-                actor=actor,
-                reason=reason,
+                by,
                 deployment_id=seen.id,
                 detail={"number": added.number, "activated": auto_activate},
             )
@@ -243,18 +231,12 @@ class Service(RolloutVerbs):
             NotFound: if there is no such deployment or revision.
             Conflict: if it is current or on its way already, or the deployment is being deleted.
         """
+        by = Asker(actor=actor, reason=reason)
         async with self._database.write(epoch=None) as write:
             seen = await changeable(write, name, expected_version=expected_version)
             known = await revisions_of(write.connection, seen.id)
             revision = numbered(known, name=name, number=number)
-            await note_verb(
-                write,
-                "activate",
-                actor=actor,
-                reason=reason,
-                deployment_id=seen.id,
-                detail={"number": number},
-            )
+            await note_verb(write, "activate", by, deployment_id=seen.id, detail={"number": number})
             return await activation.activate(write, seen, revision, actor=actor)
 
 

@@ -6,6 +6,7 @@ Used by `controller.service`, inside its transaction.
 from dataclasses import dataclass
 
 from controller.db import activation
+from controller.db.asker import Asker
 from controller.db.audit import note_verb
 from controller.db.deployments import (
     find_to_change,
@@ -38,8 +39,7 @@ async def apply(
     settings: Values,
     wanted: Resolved,
     auto_activate: bool,
-    actor: str,
-    reason: str,
+    by: Asker,
     expected_version: int | None,
 ) -> DeploymentApplied:
     """Make the deployment what its file says.
@@ -50,25 +50,19 @@ async def apply(
         Conflict: if it is being deleted.
     """
     changes = await _apply_settings(
-        write, name, settings, actor=actor, expected_version=expected_version
+        write, name, settings, actor=by.actor, expected_version=expected_version
     )
     seen = await changeable(write, name)
     newest = next(iter(await revisions_of(write.connection, seen.id)), None)
     if newest is None or not wanted.is_like(newest):
-        newest = await add_revision(write, seen, wanted, actor=actor)
+        newest = await add_revision(write, seen, wanted, actor=by.actor)
         changes.append(f"added revision {newest.number}")
     if auto_activate and not await activation.was_tried(write, newest):
-        await activation.activate(write, seen, newest, actor=actor)
+        await activation.activate(write, seen, newest, actor=by.actor)
         changes.append(f"activated revision {newest.number}")
     if changes:
-        await note_verb(
-            write,
-            "apply",
-            actor=actor,
-            reason=reason,
-            deployment_id=seen.id,
-            detail={"changes": changes},
-        )
+        detail = {"changes": changes}
+        await note_verb(write, "apply", by, deployment_id=seen.id, detail=detail)
     found = await living(write.connection, name)
     return DeploymentApplied(deployment=found, changes=tuple(changes))
 

@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from controller.db.asker import Asker
 from controller.db.session import Write
 from controller.db.tables import audit
 from controller.model import DeploymentId, RouteId
@@ -33,9 +34,8 @@ class AuditEntry:
 async def note_verb(
     write: Write,
     verb: str,
+    by: Asker,
     *,
-    actor: str,
-    reason: str,
     deployment_id: DeploymentId,
     route_id: RouteId | None = None,
     detail: Mapping[str, object] | None = None,
@@ -43,11 +43,11 @@ async def note_verb(
     """Write who asked for a change, in the transaction that makes it."""
     row = {
         "at_ms": write.now_ms,
-        "actor": actor,
+        "actor": by.actor,
         "verb": verb,
         "deployment_id": deployment_id,
         "route_id": route_id,
-        "reason": reason,
+        "reason": by.reason,
         "detail": msgspec.json.encode(detail or {}).decode(),
     }
     await write.connection.execute(insert(audit), [row])

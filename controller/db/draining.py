@@ -7,6 +7,7 @@ routes are what it is decided on, and as that is how the controller hears of it.
 from sqlalchemy import select
 
 from controller.change import applied
+from controller.db.asker import Asker
 from controller.db.audit import note_verb
 from controller.db.bulk import move_routes
 from controller.db.deployments import find_to_change, move_deployment
@@ -23,7 +24,7 @@ CATEGORY = "drain_route"
 
 
 async def drain(
-    write: Write, route_id: RouteId, *, actor: str, reason: str, expected_version: int | None
+    write: Write, route_id: RouteId, by: Asker, *, expected_version: int | None
 ) -> Route:
     """Send one route away, and return it as it is then; one that is leaving stays as it is.
 
@@ -51,13 +52,10 @@ async def drain(
         )
     if route.status is RouteStatus.TERMINATING:
         return route
-    why = f": {reason}" if reason else ""
-    change = leave(route, category=CATEGORY, message=f"{actor} drained it{why}")
+    change = leave(route, category=CATEGORY, message=by.says("drained it"))
     after = applied(change, now_ms=write.now_ms)
     await move_deployment(write, seen, {})
     written = await move_routes(write.connection, {route.id: (route.version, after)})
     await write_events(write, [route_changed(change, after, rollout_id=written[route.id])])
-    await note_verb(
-        write, "drain", actor=actor, reason=reason, deployment_id=seen.id, route_id=route.id
-    )
+    await note_verb(write, "drain", by, deployment_id=seen.id, route_id=route.id)
     return after

@@ -50,9 +50,7 @@ class RolloutVerbs(RouteVerbs):
             seen = await changeable(write, name, expected_version=expected_version)
             did = await _WORK[verb](write, seen, by)
             if did:
-                await note_verb(
-                    write, verb.value, actor=actor, reason=reason, deployment_id=seen.id
-                )
+                await note_verb(write, verb.value, by, deployment_id=seen.id)
             found = await living(write.connection, name)
             return DeploymentApplied(deployment=found, changes=(did,) if did else ())
 
@@ -77,5 +75,5 @@ class RolloutVerbs(RouteVerbs):
         async with self._database.write(epoch=None) as write:
             seen = await to_change(write, name, expected_version=expected_version)
             if await steering.abort(write, seen, by):
-                await note_verb(write, "abort", actor=actor, reason=reason, deployment_id=seen.id)
+                await note_verb(write, "abort", by, deployment_id=seen.id)
             return await living(write.connection, name)

@@ -1,6 +1,7 @@
 """The operator's verbs on single routes; `controller.service` adds those on deployments."""
 
 from controller.db import draining, registration
+from controller.db.asker import Asker
 from controller.db.audit import note_verb
 from controller.db.named import OPERATOR, changeable
 from controller.db.reads import Reads
@@ -38,8 +39,7 @@ class RouteVerbs(Reads):
             await note_verb(
                 write,
                 "register",
-                actor=actor,
-                reason=reason,
+                Asker(actor=actor, reason=reason),
                 deployment_id=seen.id,
                 route_id=route.id,
                 detail={"host": host, "port": port},
@@ -63,6 +63,5 @@ class RouteVerbs(Reads):
             Conflict: if it has ended.
         """
         async with self._database.write(epoch=None) as write:
-            return await draining.drain(
-                write, route_id, actor=actor, reason=reason, expected_version=expected_version
-            )
+            by = Asker(actor=actor, reason=reason)
+            return await draining.drain(write, route_id, by, expected_version=expected_version)
