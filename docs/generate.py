@@ -33,6 +33,7 @@ from controller.rollout.rules import BACK
 from controller.rollout.strategies import STRATEGIES
 from controller.route.guard import Gate, HoldCause
 from controller.settings import PERIODS
+from docs.pictures import pictures
 from docs.rollouts import rolling_bounds, rolling_trace, rules, strategy
 from docs.rooms import contracts, floors, rooms
 from docs.tables import (
@@ -67,6 +68,7 @@ PAGES: Final = (
 BLOCK: Final = re.compile(
     r"(?P<head><!-- generated: (?P<name>[\w-]+) -->\n)(?P<old>.*?)(?P<end><!-- end -->)", re.DOTALL
 )
+AGAIN: Final = "run .venv/bin/python docs/generate.py"
 Build = Callable[[str], str]
 """From the block as it stands to the block as it should be."""
 
@@ -308,7 +310,7 @@ def filled(page: str) -> str:
 def complaints(name: str, page: str) -> Iterator[str]:
     """Yield what is wrong with a page as it stands."""
     if filled(page) != page:
-        yield f"docs/{name} is not as the code has it: run .venv/bin/python docs/generate.py"
+        yield f"docs/{name} is not as the code has it: {AGAIN}"
     for line in page.splitlines():
         if EMPTY in line:
             yield f"docs/{name}: say what {line.split('|')[1].strip()} is"
@@ -317,7 +319,7 @@ def complaints(name: str, page: str) -> Iterator[str]:
 @click.command()
 @click.option("--check", is_flag=True, help="Change nothing; exit 1 when a page is not up to date.")
 def main(*, check: bool) -> None:
-    """Fill the generated tables of the documentation."""
+    """Fill the generated tables of the documentation, and draw its pictures."""
     wrong: list[str] = []
     for name in PAGES:
         path = ROOT / "docs" / name
@@ -326,6 +328,11 @@ def main(*, check: bool) -> None:
             page = filled(page)
             path.write_text(page, encoding="utf-8")
         wrong += complaints(name, page)
+    for path, picture in pictures().items():
+        if not check:
+            path.write_text(picture, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != picture:
+            wrong.append(f"docs/plots/{path.name} is not what the simulator shows now: {AGAIN}")
     if wrong:
         raise click.ClickException("\n".join(wrong))
 

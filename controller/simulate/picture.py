@@ -16,7 +16,7 @@ GAP: Final = 46
 TOP: Final = 64
 _STEPS: Final = 6
 _BANDS: Final = (
-    ("ready_old", "ready, the revision before", "#4c78a8"),
+    ("ready_old", "ready, the current revision", "#4c78a8"),
     ("ready_new", "ready, the new revision", "#59a14f"),
     ("coming", "starting", "#f2cf5b"),
     ("leaving", "leaving", "#bab0ac"),
