@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import select
 
 from controller.db.deployments import move_deployment
-from controller.db.events import Event, deployment_state
+from controller.db.events import asked
 from controller.db.history import write_events
 from controller.db.moving import write_changes
 from controller.db.rollouts import ask_abort, begin_rollout, end_rollout
@@ -181,15 +181,5 @@ async def record(
     rollout: Rollout | None = None,
 ) -> None:
     """Write what a person did to a deployment; without `to_state` it stays where it stands."""
-    state = deployment_state(seen)
-    around = rollout or seen.rollout
-    event = Event(
-        deployment_id=seen.id,
-        rollout_id=None if around is None else around.id,
-        category=category,
-        phase=state,
-        from_state=state,
-        to_state=to_state or state,
-        message=message,
-    )
+    event = asked(seen, category=category, message=message, to_state=to_state, rollout=rollout)
     await write_events(write, [event])

@@ -11,6 +11,7 @@ from controller.model import (
     DeploymentChange,
     DeploymentId,
     Note,
+    Rollout,
     RolloutId,
     Route,
     RouteChange,
@@ -129,6 +130,30 @@ def deployment_changed(seen: Deployment, change: DeploymentChange) -> Event:
         error_code=change.error_code,
         rule=change.rule or None,
         message=change.message,
+    )
+
+
+def asked(
+    seen: Deployment,
+    *,
+    category: str,
+    message: str,
+    to_state: str | None = None,
+    rollout: Rollout | None = None,
+) -> Event:
+    """Return the event of what a person did; without `to_state` the deployment stays as it is.
+
+    `rollout` is the one that it began, where it began one.
+    """
+    state, around = deployment_state(seen), rollout or seen.rollout
+    return Event(
+        deployment_id=seen.id,
+        rollout_id=None if around is None else around.id,
+        category=category,
+        phase=state,
+        from_state=state,
+        to_state=to_state or state,
+        message=message,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from controller.cycles import still_ms
-from controller.db.events import Event, deployment_state
+from controller.db.events import asked
 from controller.errors import Conflict, NotFound
 from controller.model import (
     Deployment,
@@ -291,14 +291,5 @@ def _record(
     rollout: Rollout | None = None,
 ) -> None:
     """Write what a person did to a deployment."""
-    state, around = deployment_state(seen), rollout or seen.rollout
-    event = Event(
-        deployment_id=seen.id,
-        rollout_id=None if around is None else around.id,
-        category=category,
-        phase=state,
-        from_state=state,
-        to_state=to_state or state,
-        message=message,
-    )
+    event = asked(seen, category=category, message=message, to_state=to_state, rollout=rollout)
     write.write_events([event])
