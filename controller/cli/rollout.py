@@ -60,22 +60,3 @@ def start(
 rollout.add_command(watch)
 rollout.add_command(history)
 rollout.add_command(plan)
-
-
-@rollout.command()
-@click.argument("name")
-@reason_option
-@place_options
-@json_option
-def abort(name: str, reason: str, place: Place, as_json: bool) -> None:  # noqa: FBT001
-    """Turn the rollout in flight back to the current revision."""
-
-    async def work() -> None:
-        async with place.verbs() as verbs:
-            found = await verbs.abort(name, reason=reason)
-        sub_step = found.sub_step and found.sub_step.value
-        row = {"name": name, "lifecycle": found.lifecycle.value, "sub_step": sub_step}
-        steps = ", ".join(filter(None, (found.lifecycle.value, sub_step))).replace("_", " ")
-        said(f"{name}: {steps}", row, as_json=as_json)
-
-    run(work)

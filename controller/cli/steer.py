@@ -1,4 +1,4 @@
-"""The verbs of `fleetpulse rollout` that steer one: pause, resume, promote, retry, rollback.
+"""The verbs of `fleetpulse rollout` that steer one: pause, resume, promote, retry, rollback, abort.
 
 All alike: a name, a reason, and what it came to; one that changed nothing says so and exits 0.
 """
@@ -10,6 +10,7 @@ import click
 from controller.cli.place import Place, place_options
 from controller.cli.session import json_option, reason_option, run, said
 from controller.db.asker import RolloutVerb
+from controller.model import Deployment
 
 
 def _command(verb: RolloutVerb, text: str) -> click.Command:
@@ -28,19 +29,36 @@ def _steer(verb: RolloutVerb, name: str, *, reason: str, place: Place, as_json: 
     async def work() -> None:
         async with place.verbs() as verbs:
             done = await verbs.steer(name, verb, reason=reason)
-        found = done.deployment
-        sub_step = found.sub_step and found.sub_step.value
-        steps = ", ".join(filter(None, (found.lifecycle.value, sub_step))).replace("_", " ")
-        row = {
-            "name": name,
-            "changes": list(done.changes),
-            "lifecycle": found.lifecycle.value,
-            "sub_step": sub_step,
-        }
+        row, stands = _standing(done.deployment)
         did = ", ".join(done.changes) or "nothing changed, it was so already"
-        said(f"{name}: {did}; {steps}", row, as_json=as_json)
+        row = {"name": name, "changes": list(done.changes)} | row
+        said(f"{name}: {did}; {stands}", row, as_json=as_json)
 
     run(work)
+
+
+@click.command()
+@click.argument("name")
+@reason_option
+@place_options
+@json_option
+def abort(name: str, reason: str, place: Place, as_json: bool) -> None:  # noqa: FBT001
+    """Turn the rollout in flight back to the current revision."""
+
+    async def work() -> None:
+        async with place.verbs() as verbs:
+            row, stands = _standing(await verbs.abort(name, reason=reason))
+        said(f"{name}: {stands}", {"name": name} | row, as_json=as_json)
+
+    run(work)
+
+
+def _standing(found: Deployment) -> tuple[dict[str, object], str]:
+    """Return where a deployment stands, for programs and for people."""
+    sub_step = found.sub_step and found.sub_step.value
+    row = {"lifecycle": found.lifecycle.value, "sub_step": sub_step}
+    stands = ", ".join(filter(None, row.values())).replace("_", " ")
+    return {**row}, stands
 
 
 COMMANDS: Final = (
@@ -51,4 +69,5 @@ COMMANDS: Final = (
     _command(
         RolloutVerb.ROLLBACK, "Abort the rollout in flight, or return to the revision before."
     ),
+    abort,
 )
