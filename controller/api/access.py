@@ -51,6 +51,12 @@ class Principal(NamedTuple):
     role: Role
 
 
+OPERATOR: Final = Principal("operator", Role.OPERATOR)
+"""Who reaches a port that only this machine can reach."""
+NOBODY: Final = Principal("nobody", Role.VIEWER)
+"""Who asks where nothing can be changed."""
+
+
 class _Key(NamedTuple):
     digest: bytes
     principal: Principal

@@ -8,11 +8,11 @@ import ssl
 import time
 from functools import partial
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
-from controller.api.access import Principal, Role, Tokens
+from controller.api.access import NOBODY, OPERATOR, Tokens
 from controller.api.app import Api, Parts, only_pages
-from controller.api.gate import OPERATOR, Access, Gate
+from controller.api.gate import Access, Gate
 from controller.api.page import StandingNow
 from controller.api.server import serve, tls_context
 from controller.bus import ControlBus
@@ -23,9 +23,6 @@ from controller.service import Service
 from controller.settings import Settings, is_loopback
 from probe import ops
 from probe.layers import parse_address
-
-_NOBODY: Final = Principal("nobody", Role.VIEWER)
-"""Who asks where nothing can be changed."""
 
 
 class Front:
@@ -51,7 +48,7 @@ class Front:
         host, port = parse_address("controller.metrics", settings.metrics)
         tls = _tls(settings)
         if not settings.api:
-            access = Access(tokens=None, loopback=is_loopback(host), anonymous=_NOBODY)
+            access = Access(tokens=None, loopback=is_loopback(host), anonymous=NOBODY)
             return cls(await ops.bind(host, port), only_pages(pages, access), tls=tls, api=None)
         file = settings.api_tokens_file
         access = Access(

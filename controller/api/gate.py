@@ -18,7 +18,7 @@ from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from controller.api.access import Principal, Role, Tokens
+from controller.api.access import Principal, Tokens
 from controller.api.problems import MEDIA_TYPE, Problem
 from controller.settings import is_loopback
 
@@ -192,7 +192,3 @@ def _host_of(field: str) -> str:
     if field.startswith("["):
         return field[1:].partition("]")[0]
     return field.partition(":")[0]
-
-
-OPERATOR: Final = Principal("operator", Role.OPERATOR)
-"""Who reaches a port that only this machine can reach."""

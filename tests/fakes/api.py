@@ -10,9 +10,9 @@ from typing import Final
 import httpx
 from prometheus_client import CollectorRegistry
 
-from controller.api.access import Tokens
+from controller.api.access import OPERATOR, Tokens
 from controller.api.app import Api, Parts
-from controller.api.gate import OPERATOR, Access
+from controller.api.gate import Access
 from controller.api.page import Standing
 from controller.db.session import Database
 from controller.explaining import explain

@@ -14,10 +14,10 @@ from litestar import HttpMethod, Litestar
 
 from controller import model
 from controller.api import views
-from controller.api.access import Role
+from controller.api.access import OPERATOR, Role
 from controller.api.app import Api, only_pages
 from controller.api.events import FOLLOWERS_MAX
-from controller.api.gate import OPERATOR, Access
+from controller.api.gate import Access
 from controller.api.routing import ROLE
 from controller.client import ApiClient
 from controller.db.events import HistoryEntry
