@@ -7,7 +7,7 @@ nothing. HOLD is told as the leader recorded it.
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controller.cycles import cycles
@@ -16,17 +16,16 @@ from controller.db.bulk import chunks
 from controller.db.deployments import find_deployments, revisions_of
 from controller.db.events import HistoryEntry, deployment_state
 from controller.db.history import rollout_history
-from controller.db.rollouts import rollouts_of
+from controller.db.rollouts import lost_of, rollouts_of
 from controller.db.rows import route_of, select_routes
 from controller.db.session import now_ms
-from controller.db.tables import LIVE, TERMINAL, deployments, rollouts, routes
+from controller.db.tables import LIVE, deployments, rollouts, routes
 from controller.errors import NotFound
 from controller.model import (
     Deployment,
     Lifecycle,
     RolloutId,
     Route,
-    RouteStatus,
     Snapshot,
 )
 from controller.rollout.cycle import Cycle
@@ -133,15 +132,9 @@ async def _routes(connection: AsyncConnection, of: Sequence[Deployment]) -> tupl
 async def _failed(
     connection: AsyncConnection, rollout_ids: Sequence[RolloutId]
 ) -> Mapping[RolloutId, int]:
-    lost = (*TERMINAL, RouteStatus.TERMINATING.value)
     found: dict[RolloutId, int] = {}
     for ids in chunks(rollout_ids):
-        query = (
-            select(routes.c.rollout_id, func.count())
-            .where(routes.c.rollout_id.in_(ids), routes.c.status.in_(lost))
-            .group_by(routes.c.rollout_id)
-        )
-        found |= {RolloutId(key): count for key, count in await connection.execute(query)}
+        found |= await lost_of(connection, ids)
     return found
 
 

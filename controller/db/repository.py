@@ -18,19 +18,18 @@ from controller.db.deployments import ALIVE
 from controller.db.events import HistoryEntry
 from controller.db.moving import write_changes
 from controller.db.readable import readable
+from controller.db.rollouts import lost_of
 from controller.db.rows import select_deployments, select_routes
 from controller.db.session import Database, Write, now_ms
-from controller.db.tables import LIVE, TERMINAL, deployments, routes
+from controller.db.tables import LIVE, deployments, routes
 from controller.model import (
     Decision,
     Deployment,
     DeploymentId,
     Note,
-    RolloutId,
     Route,
     RouteChange,
     RouteId,
-    RouteStatus,
     Snapshot,
     Stage,
 )
@@ -39,8 +38,6 @@ from controller.route.evict import Eviction
 log = structlog.get_logger()
 
 _LIVE: Final = routes.c.status.in_(LIVE)
-_LOST: Final = [*TERMINAL, RouteStatus.TERMINATING.value]
-"""Where a route that a rollout made no longer counts for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,16 +74,11 @@ class Repository:
             DatabaseUnreachable: if the database does not answer.
         """
         in_flight = select(deployments.c.rollout_id).where(deployments.c.rollout_id.is_not(None))
-        failed = (
-            select(routes.c.rollout_id, func.count())
-            .where(routes.c.rollout_id.in_(in_flight), routes.c.status.in_(_LOST))
-            .group_by(routes.c.rollout_id)
-        )
         async with self._database.read() as connection:
             known = (await connection.execute(select_deployments(ALIVE))).mappings().all()
             rows = (await connection.execute(select_routes(_LIVE))).all()
             found = readable(known, rows)
-            counts = {RolloutId(key): n for key, n in await connection.execute(failed)}
+            counts = await lost_of(connection, in_flight)
             since_ms = _oldest_clock(found.deployments.values(), found.routes)
             held = () if since_ms is None else await holds.spans(connection, since_ms=since_ms)
             now = (await connection.execute(select(now_ms()))).scalar_one()

@@ -1,19 +1,32 @@
-"""The rows of one attempt to make a revision current: its beginning and its end.
+"""The rows of one attempt to make a revision current: its beginning, what it lost, and its end.
 
 Used by `repository` when a rollout ends by itself, and by the operator's verbs. Every function
 works inside the transaction of its caller, which has guarded the deployment.
 """
 
 import uuid
+from collections.abc import Sequence
+from typing import Final
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Select, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controller.db.rows import Values, encode, rollout_of
 from controller.db.session import Write
-from controller.db.tables import history, rollouts
+from controller.db.tables import TERMINAL, history, rollouts, routes
 from controller.errors import Conflict
-from controller.model import Deployment, DeploymentId, Outcome, Revision, Rollout, RolloutId
+from controller.model import (
+    Deployment,
+    DeploymentId,
+    Outcome,
+    Revision,
+    Rollout,
+    RolloutId,
+    RouteStatus,
+)
+
+_LOST: Final = [*TERMINAL, RouteStatus.TERMINATING.value]
+"""Where a route that a rollout made no longer counts for it."""
 
 
 async def begin_rollout(
@@ -131,3 +144,15 @@ async def rollouts_of(
         .limit(limit)
     )
     return tuple(rollout_of(row) for row in (await connection.execute(newest)).mappings())
+
+
+async def lost_of(
+    connection: AsyncConnection, wanted: Sequence[str] | Select[tuple[str]]
+) -> dict[RolloutId, int]:
+    """Return how many replicas each rollout has lost of those it made, where it lost any."""
+    query = (
+        select(routes.c.rollout_id, func.count())
+        .where(routes.c.rollout_id.in_(wanted), routes.c.status.in_(_LOST))
+        .group_by(routes.c.rollout_id)
+    )
+    return {RolloutId(key): count for key, count in await connection.execute(query)}
