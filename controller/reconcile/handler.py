@@ -94,6 +94,8 @@ class Plan:
 
     changes: tuple[RouteChange, ...] = ()
     notes: tuple[Note, ...] = ()
+    look_again: bool = False
+    """Some wait for what makes no mark: the next run comes as if one had been set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

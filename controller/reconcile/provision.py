@@ -148,7 +148,7 @@ class CheckStarting(RouteHandler):
         return in_stage(world, Stage.STARTING)
 
     async def decide(self, world: World, routes: Sequence[Route]) -> Plan:
-        """Ask for all sessions at once."""
+        """Ask for all sessions at once; soon again while one of them has no address."""
         sessions = await self._provisioner.inspect(routes)
         changes = [
             change
@@ -156,7 +156,8 @@ class CheckStarting(RouteHandler):
             if route.id in sessions
             and (change := self._decide(world, route, sessions[route.id])) is not None
         ]
-        return Plan(changes=tuple(changes))
+        pending = any(one.state is SessionState.PENDING for one in sessions.values())
+        return Plan(changes=tuple(changes), look_again=pending)
 
     def _decide(self, world: World, route: Route, session: Session) -> RouteChange | None:
         if session.state is SessionState.PENDING:

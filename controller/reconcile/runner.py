@@ -186,6 +186,7 @@ class Runner:
         if not routes:
             return 0
         plan = await self._decide(handler, world, routes)
+        self._due[handler.name].marks += plan.look_again
         if not plan.changes and not plan.notes:
             return 0
         result = await handler.write(self._repository, world, plan, epoch=epoch)
@@ -207,6 +208,7 @@ class Runner:
         """Decide for all; when that raises, for each half, down to the routes that are to blame."""
         changes: list[RouteChange] = []
         notes: list[Note] = []
+        look_again = False
         parts, blamed = [routes], 0
         while parts:
             part = parts.pop()
@@ -230,7 +232,8 @@ class Runner:
             else:
                 changes += plan.changes
                 notes += plan.notes
-        return Plan(changes=tuple(changes), notes=tuple(notes))
+                look_again |= plan.look_again
+        return Plan(changes=tuple(changes), notes=tuple(notes), look_again=look_again)
 
     async def _run_deployments(self, handler: DeploymentHandler, world: World, epoch: int) -> int:
         deployments = handler.select(world)
