@@ -50,6 +50,8 @@ async def _at_once() -> None:
 BLAMED_MAX: Final = 16
 """So many culprits are searched for in one run. With more it is the handler that is ill, and to
 find each of 10,000 would be 20,000 runs of it and as many tracebacks."""
+VIGIL: Final = "vigil"
+"""Under whose name it is told that the watch itself failed."""
 WATCHED_TABLES: Final = ("routes", "deployments")
 """A row written in these shows in the next look; at rest there is none (I10)."""
 
@@ -152,12 +154,17 @@ class Runner:
     def _watch_over(self, world: World) -> None:
         """Compare this look at the world with the one before: what must always hold."""
         writes = self._repository.sql_writes
-        broken = self._vigil.see(
-            world.snapshot,
-            held=bool(world.hold),
-            held_deployments=world.held_deployments,
-            written=sum(writes.get(table, 0) for table in WATCHED_TABLES),
-        )
+        try:
+            broken = self._vigil.see(
+                world.snapshot,
+                held=bool(world.hold),
+                held_deployments=world.held_deployments,
+                written=sum(writes.get(table, 0) for table in WATCHED_TABLES),
+            )
+        except Exception:  # who cannot watch stops nobody from acting (R-15)
+            log.exception("handler_failed", handler=VIGIL)
+            self._metrics.failed(VIGIL)
+            return
         for invariant in broken:
             log.error("invariant_violated", invariant=invariant.value)
         self._metrics.violated(broken)
@@ -259,7 +266,7 @@ class Runner:
 
         async def decide() -> int:
             decision = handler.decide(world, deployment, routes)
-            return await self._commit(decision, world, routes, epoch)
+            return await self._commit(handler, decision, world, routes, epoch)
 
         async def after(error: Exception) -> int:
             note = _failure(handler.category(deployment), deployment, error)
@@ -267,7 +274,7 @@ class Runner:
             decision = handler.after_failures(
                 world, deployment, attempts=attempts, error=note.message
             )
-            return await self._commit(decision, world, routes, epoch)
+            return await self._commit(handler, decision, world, routes, epoch)
 
         written = await self._attempt(handler, deployment, decide())
         if isinstance(written, Exception):
@@ -297,12 +304,21 @@ class Runner:
             return error
 
     async def _commit(
-        self, decision: Decision | None, world: World, routes: Sequence[Route], epoch: int
+        self,
+        handler: DeploymentHandler,
+        decision: Decision | None,
+        world: World,
+        routes: Sequence[Route],
+        epoch: int,
     ) -> int:
         if decision is None or decision.empty:
             return 0
         await self._repository.commit(decision, epoch=epoch)
-        self._metrics.decided(decision, routes, world.snapshot.now_ms)
+        try:
+            self._metrics.decided(decision, routes, world.snapshot.now_ms)
+        except Exception:  # what was written stays written; a strategy's bounds may be what fails
+            log.exception("after_failed", handler=handler.name)
+            self._metrics.failed(handler.name)
         return len(decision.create) + len(decision.routes) + (decision.change is not None)
 
 

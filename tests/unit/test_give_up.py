@@ -18,6 +18,7 @@ from controller.model import (
     SubStep,
 )
 from controller.reconcile.deployments import Deploying
+from controller.rollout.counting import Bounds
 from controller.rollout.cycle import Cycle, never_still
 from controller.rollout.give_up import ATTEMPTS_MAX, give_up
 from controller.rollout.machine import look
@@ -27,9 +28,9 @@ from controller.rollout.rules import WAIT
 from controller.rollout.strategies import STRATEGIES
 from controller.rollout.table import Rule, Strategy
 from controller.service import Service
-from tests.fakes.database import SPEC, only
+from tests.fakes.database import SPEC, new_routes, only
 from tests.fakes.nouns import NOW_MS, a_rollout, deploying, fleet, fresh_ids
-from tests.fakes.reconcile import ALWAYS, Ticks
+from tests.fakes.reconcile import ALWAYS, EachRoute, Ticks, nothing
 
 POLICY = Policy(surge=1, rollout_timeout_s=600)
 
@@ -174,6 +175,34 @@ async def test_a_strategy_with_a_bug_is_given_up_and_says_so(
     gave_up = [e for e in told if e.rule == "give_up"]
     assert len(gave_up) == len(broken)
     assert gave_up[-1].error_code == "ROLLED_BACK"
+
+
+async def test_a_strategy_that_cannot_even_tell_its_bounds_is_given_up(
+    ticks: Ticks,
+    repository: Repository,
+    moving: Deployment,
+    epoch: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """R-12, R-15: neither the counters after a commit nor the watch over it stop it, or others."""
+
+    def bounds(policy: Policy, target: int) -> Bounds:
+        raise ZeroDivisionError(f"{policy.strategy} {target}")
+
+    assert moving.deploying is not None
+    orphan = replace(new_routes(moving, 1)[0], rollout_id=None)
+    await repository.commit(Decision(deployment=moving, create=(orphan,)), epoch=epoch)
+    monkeypatch.setitem(STRATEGIES, "rolling", replace(ROLLING, bounds=bounds))
+    beside = EachRoute(nothing)
+    ticks.of(Deploying(ALWAYS), beside)
+    needed = 2 * ATTEMPTS_MAX + 2  # two looks more, at what is an orphan then
+    with structlog.testing.capture_logs():
+        for _ in range(needed):
+            await ticks.runner.tick(epoch=epoch)
+            ticks.now_s += 5
+    assert (await only(repository)).lifecycle is Lifecycle.READY
+    assert beside.runs == needed
+    assert ticks.failures("vigil") == 2
 
 
 async def test_a_success_in_between_begins_the_count_anew(
