@@ -7,7 +7,7 @@ has one of its own, so that it counts what this one wrote.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from controller.change import created, enters_phase
+from controller.change import created, moved
 from controller.db import evictions, holds
 from controller.db.events import HistoryEntry, deployment_changed
 from controller.db.failures import Failures
@@ -189,7 +189,10 @@ def _write_decision(write: Write, decision: Decision) -> None:
     seen, change = decision.deployment, decision.change
     if decision.create or decision.routes or change:
         _may(write, decision)
-        _move(write, decision)
+        if change is None:
+            write.move(seen)
+        else:
+            write.put(moved(write.still(seen), change, now_ms=write.now_ms))
     lost = write.route_changes(changing(decision.routes))
     if lost:
         raise Conflict(
@@ -206,23 +209,6 @@ def _write_decision(write: Write, decision: Decision) -> None:
             write.end_rollout(seen.rollout.id, outcome=outcome, message=change.message)
         write.write_events([deployment_changed(seen, change)])
     write.write_notes(decision.notes)
-
-
-def _move(write: Write, decision: Decision) -> None:
-    seen, change = decision.deployment, decision.change
-    if change is None:
-        write.move(seen)
-        return
-    known = write.tables.deployments.get(seen.id, seen)
-    values: dict[str, object] = {"lifecycle": change.lifecycle, "sub_step": change.sub_step}
-    if change.lifecycle is not Lifecycle.DEPLOYING or change.end_rollout is not None:
-        values |= {"deploying": None, "rollout": None}
-    if change.end_rollout is Outcome.PROMOTED:
-        values |= {"current": known.deploying, "kept": None, "kept_until_ms": None}
-        if change.keep_for_s:
-            until_ms = write.now_ms + int(change.keep_for_s * 1000)
-            values |= {"kept": known.current, "kept_until_ms": until_ms}
-    write.move(seen, enters_phase=enters_phase(seen, change), **values)
 
 
 def _may(write: Write, decision: Decision) -> None:

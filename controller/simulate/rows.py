@@ -129,7 +129,18 @@ class Write:
         self.write_events([route_created(route, rollout_id, category=category)])
 
     def move(self, seen: Deployment, *, enters_phase: bool = False, **values: Any) -> Deployment:  # noqa: ANN401 - fields of a deployment
-        """Write a deployment that is still as seen.
+        """Write fields of a deployment that is still as seen.
+
+        Raises:
+            Conflict: if it is not.
+        """
+        known = self.still(seen)
+        if enters_phase:
+            values["phase_entered_at_ms"] = self.now_ms
+        return self.put(replace(known, version=known.version + 1, **values))
+
+    def still(self, seen: Deployment) -> Deployment:
+        """Return a deployment that is still as seen.
 
         Raises:
             Conflict: if it is not.
@@ -140,10 +151,11 @@ class Write:
                 f"deployment {seen.name!r} is not any more as it was seen at version "
                 f"{seen.version}, or may not go there; look again and decide anew"
             )
-        if enters_phase:
-            values["phase_entered_at_ms"] = self.now_ms
-        after = replace(known, version=seen.version + 1, **values)
-        self.tables.deployments[seen.id] = after
+        return known
+
+    def put(self, after: Deployment) -> Deployment:
+        """Write a deployment."""
+        self.tables.deployments[after.id] = after
         self.written["deployments"] += 1
         return after
 
