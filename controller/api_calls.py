@@ -53,27 +53,22 @@ class ApiCalls:
         self, path: str, kind: type[_Found], params: Mapping[str, str | int] | None = None
     ) -> _Found:
         """Return what stands at a path."""
-        return _decoded(
-            await self._send(self._http.build_request("GET", path, params=params)), kind
-        )
+        return await self._send(self._http.build_request("GET", path, params=params), kind)
 
     async def items(self, path: str, kind: type[_Found], **params: int) -> tuple[_Found, ...]:
         """Return a listing that comes whole."""
         return (await self.get(path, _Page[kind], params)).items  # type: ignore[valid-type]
 
-    async def pages(
-        self, path: str, kind: type[_Found], params: Mapping[str, str | int]
-    ) -> tuple[_Found, ...]:
+    async def pages(self, path: str, kind: type[_Found], **params: str) -> tuple[_Found, ...]:
         """Return a listing that comes in pages, all of them."""
         found: list[_Found] = []
-        after: dict[str, str | int] = {}
+        asked: dict[str, str | int] = {**params, "limit": PAGE}
         while True:
-            asked = {**params, "limit": PAGE, **after}
             page = await self.get(path, _Page[kind], asked)  # type: ignore[valid-type]
             found += page.items
             if page.next is None:
                 return tuple(found)
-            after = {"after": page.next}
+            asked["after"] = page.next
 
     async def ask(self, method: str, path: str, kind: type[_Found], wish: Wish) -> _Found:
         """Ask for a change; return what it came to."""
@@ -88,9 +83,9 @@ class ApiCalls:
         request = self._http.build_request(
             method, path, params=params, headers=headers, content=content
         )
-        return _decoded(await self._send(request), kind)
+        return await self._send(request, kind)
 
-    async def _send(self, request: httpx.Request) -> httpx.Response:
+    async def _send(self, request: httpx.Request, kind: type[_Found]) -> _Found:
         where = f"the API at {self._http.base_url}"
         try:
             response = await self._http.send(request)
@@ -100,7 +95,7 @@ class ApiCalls:
                 "there, and is this its address?"
             ) from error
         if response.is_success:
-            return response
+            return _decoded(response, kind)
         detail = _detail(response)
         if response.status_code in _RAISES:
             raise _RAISES[response.status_code](detail)

@@ -52,7 +52,7 @@ class ApiClient:
 
     async def list_deployments(self) -> tuple[Deployment, ...]:
         """Return every deployment that is not destroyed, oldest first."""
-        return await self._calls.pages("/v1/deployments", Deployment, {})
+        return await self._calls.pages("/v1/deployments", Deployment)
 
     async def get_deployment(self, name: str) -> Deployment:
         """Return one deployment."""
@@ -84,7 +84,7 @@ class ApiClient:
     async def list_routes(self, name: str | None = None) -> tuple[Route, ...]:
         """Return the routes that are not terminal, of one deployment or of all, oldest first."""
         of_one = {} if name is None else {"deployment": name}
-        return await self._calls.pages("/v1/routes", Route, of_one)
+        return await self._calls.pages("/v1/routes", Route, **of_one)
 
     async def get_route(self, route_id: RouteId) -> Route:
         """Return one route, also one that ended."""
