@@ -64,6 +64,8 @@ class Changes:
     last_id: str
     """Where to go on reading."""
     rejected: int = 0
+    epoch: str | None = None
+    """That of the bus; None: it has none, because it forgot everything, or was not asked."""
 
 
 class ControlBus:
@@ -159,7 +161,8 @@ class ControlBus:
         stream = self._keys.changes
         words = ("XREAD", "COUNT", _CHANGES_PER_READ, "BLOCK", wait_ms, "STREAMS", stream, last_id)
         batch.add_words(*words, key=stream)
-        (streams,) = await self._link.read(batch)
+        batch.add("GET", self._keys.epoch)
+        streams, epoch = await self._link.read(batch)
         found: list[HealthChange] = []
         rejected = 0
         for entry_id, fields in streams[stream.encode()] if streams else ():
@@ -169,7 +172,8 @@ class ControlBus:
                 found.append(_change_decoder.decode(pairs.get(b"change", b"")))
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 rejected += 1
-        return Changes(changes=found, last_id=last_id, rejected=rejected)
+        known = None if epoch is None else text(epoch)
+        return Changes(changes=found, last_id=last_id, rejected=rejected, epoch=known)
 
     async def aclose(self) -> None:
         """Close every connection."""

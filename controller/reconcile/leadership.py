@@ -142,8 +142,13 @@ class Leadership:
         await self._patience.close()
 
     async def listen(self) -> None:
-        """Wake the classification when the prober announces a change of verdict."""
+        """Wake the classification when the prober announces a change of verdict.
+
+        And everybody when the bus is not the one it was: at rest the next look, which would find
+        that out, may be ten seconds away.
+        """
         last_id: str | None = None
+        epoch: str | None = None
         while True:
             try:
                 found = await self._bus.changes(last_id)
@@ -151,7 +156,9 @@ class Leadership:
                 last_id = None
                 await anyio.sleep(RETRY_S)
                 continue
-            last_id = found.last_id
+            if epoch is not None and found.epoch != epoch:
+                self.runner.hurry()
+            last_id, epoch = found.last_id, found.epoch
             if found.changes:
                 self.runner.mark(Mark.HEALTH)
 

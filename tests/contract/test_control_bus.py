@@ -320,6 +320,14 @@ class TestChanges:
         quiet = await bus.changes("5-5", block_ms=1)
         assert (quiet.changes, quiet.last_id) == ([], "5-5")
 
+    async def test_a_bus_that_forgot_everything_is_told_with_the_changes(
+        self, bus: ControlBus, client: Redis
+    ) -> None:
+        epoch = await bus.ensure_epoch()
+        assert (await bus.changes("0-0", block_ms=1)).epoch == epoch
+        await client.flushall()
+        assert (await bus.changes("0-0", block_ms=1)).epoch is None
+
     async def test_a_bad_entry_is_counted_and_its_neighbours_are_told(
         self, bus: ControlBus, prober: ProbeBus, client: Redis
     ) -> None:

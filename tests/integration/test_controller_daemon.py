@@ -20,6 +20,8 @@ from tests.fakes.prober import until
 from tests.fakes.surroundings import Surroundings, simulated
 from tests.fakes.verbs import EXTERNAL, apply_demo
 
+LOOKS_OFTEN = "record_hold"
+"""No handler has a shorter period: at rest the next look at the bus is its next run, in 10 s."""
 QUICK = {"max_period_s": 0.2, "first_sync_s": 0}
 
 
@@ -117,6 +119,31 @@ class TestOnce:
         assert lines[0] == "[controller]"
         source = "environment FLEETPULSE_CONTROLLER__REDIS_URL"
         assert f"redis_url = {json.dumps(nowhere)}  # {source}" in lines
+
+
+class TestAmnesia:
+    async def test_targets_are_back_at_once_although_no_handler_is_due(
+        self, settings: dict[str, Any], service: Service, client: Redis, tmp_path: Path
+    ) -> None:
+        await apply_demo(service, revision=EXTERNAL)
+        route = await service.register_route("demo", host="127.0.0.1", port=8000)
+        target = Keys().target(ReplicaId(route.id))
+
+        async def there() -> bool:
+            return bool(await client.exists(target))
+
+        for _ in range(2):  # until it has one
+            await run_to_end("--once", **settings)
+        assert await there()
+        del settings["max_period_s"]
+        async with ControllerProcess.running(tmp_path / "log", **settings) as controller:
+
+            async def just_looked() -> bool:
+                return await controller.metric("reconcile_seconds_count", handler=LOOKS_OFTEN) == 2
+
+            await until(just_looked, within_s=30)
+            await client.flushall()
+            await until(there, within_s=5)
 
 
 class TestLeadership:
