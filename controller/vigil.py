@@ -72,7 +72,13 @@ class Vigil:
         held_deployments: AbstractSet[DeploymentId] = frozenset(),
         written: int = 0,
     ) -> tuple[Invariant, ...]:
-        """Return what does not hold any more; `written` counts the rows changed so far."""
+        """Return what does not hold any more; `written` counts the rows changed so far.
+
+        How long something has been wrong counts in one row of looks: while nobody could look,
+        nobody could mend it either.
+        """
+        if self._seen_at_ms is None or snapshot.now_ms - self._seen_at_ms > SLACK_MS:
+            self._overdue, self._orphans, self._unbalanced = {}, {}, {}
         moved, broken = self._compare(snapshot)
         self._recount(snapshot, moved)
         broken += self._rest(moved=bool(moved), written=written)
@@ -144,12 +150,10 @@ class Vigil:
     def _deadlines(self, snapshot: Snapshot, *, held: bool) -> Iterator[tuple[Invariant, str]]:
         """Yield each rollout that should have ended by itself (I6).
 
-        Counted from the first look that finds it overdue, in one row of looks: while nobody could
-        look, nobody could end it either.
+        Counted from the first look that finds it overdue.
         """
-        now_ms, seen_at_ms = snapshot.now_ms, self._seen_at_ms
-        watched = seen_at_ms is not None and now_ms - seen_at_ms <= self._deploying_ms
-        before, self._overdue = self._overdue if watched else {}, {}
+        now_ms = snapshot.now_ms
+        before, self._overdue = self._overdue, {}
         for deployment in snapshot.deployments.values():
             rollout = deployment.rollout
             if rollout is None or held or deployment.lifecycle is not Lifecycle.DEPLOYING:

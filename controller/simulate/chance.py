@@ -118,7 +118,9 @@ def _verbs(chance: Random, name: str) -> list[Step]:
                 steps.append(Step(at_s=later_s, do=Do.DELETE, of=name))
             case _:
                 pass
-    return [*steps, Step(at_s=VERBS_UNTIL_S, do=Do.RESUME, of=name)]
+    # Twice, for the first may meet a database that is away: none stays paused to the end.
+    resumes = (Step(at_s=s, do=Do.RESUME, of=name) for s in (VERBS_UNTIL_S, FAULTS_UNTIL_S))
+    return [*steps, *resumes]
 
 
 def _fault(chance: Random, name: str) -> Step:

@@ -158,7 +158,13 @@ class Controller:
         self.epoch: int | None = None
         self.term: Term | None = None
         self._sure_until_s = float("-inf")
+        self._frozen_until_s = float("-inf")
         self._woken = False
+
+    @property
+    def acts(self) -> bool:
+        """Whether it leads, or believes so, and does not stand still."""
+        return self.term is not None and self._frozen_until_s <= self._kernel.now_s
 
     def clock(self) -> float:
         """Return the time of its own monotonic clock."""
@@ -177,9 +183,11 @@ class Controller:
         for task in tasks:
             task.kill()
         self.term = self.epoch = None
+        self._frozen_until_s = float("-inf")
 
     def freeze(self, until_s: float) -> None:
         """Stand still, and notice nothing of it."""
+        self._frozen_until_s = until_s
         for task in self.tasks:
             task.frozen_until_s = until_s
 

@@ -176,8 +176,8 @@ class World:
 
     async def _look(self) -> None:
         while True:
-            leading = any(each.term is not None for each in self.controllers)
-            self.checks.look(blind=self.rows.away or not leading)
+            acting = any(each.acts for each in self.controllers)
+            self.checks.look(blind=self.rows.away or not acting)
             await self.kernel.sleep(LOOK_S)
 
     def _start(self, name: str, behaviour: Replicas) -> None:

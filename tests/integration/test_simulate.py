@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from controller.simulate.chance import DURATION_S
+from controller.simulate.chance import DURATION_S, random_scenario
 from controller.simulate.report import run
 from controller.simulate.scenario import load
 from controller.simulate.sweep import sweep
@@ -47,6 +47,20 @@ def test_no_seed_breaks_an_invariant() -> None:
         f"{len(wrong)} violations; {speed:.2f} seeds per second\n"
     )
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("seed", "met"),
+    [
+        (1212, "the database is away when a rollout is resumed"),
+        (2382, "the only controller stands still at a deadline"),
+        (2848, "the database is away for longer than orphans may be"),
+    ],
+    ids=str,
+)
+def test_a_seed_that_was_told_wrong_once_is_well(seed: int, met: str) -> None:
+    report = run(random_scenario(seed), seed=seed).report
+    assert report.good, (met, report.violations)
 
 
 def simulate(*words: str, hash_seed: str = "0") -> subprocess.CompletedProcess[bytes]:
