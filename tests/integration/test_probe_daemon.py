@@ -175,7 +175,8 @@ async def test_each_target_is_probed_as_it_asks(bus: EmbeddedValkey, farm: Farm,
         often, seldom = await told(1), await told(2)
         assert often.healthy
         assert seldom.healthy
-        assert 5 <= often.seq / seldom.seq <= 7
+        # Six times as often; a machine short of CPU leaves out beats of the faster one.
+        assert 3 <= often.seq / seldom.seq <= 7
 
 
 async def test_a_new_target_is_found_and_a_removed_one_is_left_alone(
