@@ -2,7 +2,8 @@
 
 Here: of one moment, of a decision, of written changes; `vigil` compares successive moments, and
 `ledger` asks the database. A broken one is a bug of ours, never the fleet's fault. Numbers as in
-the lifecycle's list. I4 (blue-green) has nothing to look at while no strategy is blue-green.
+the lifecycle's list. I4 (no mixed set) is told by each commit and each table of the proxies, which
+only the simulator and the tests see.
 """
 
 from collections import Counter, defaultdict
