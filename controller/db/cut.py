@@ -31,7 +31,10 @@ _CUT = text(
 async def clears_the_way(
     database: Database, connection: AsyncConnection, *, after_s: float
 ) -> AsyncIterator[None]:
-    """End the sessions of our own user that `connection` waits for after `after_s` in the block."""
+    """End the sessions of our own user that `connection` waits for after `after_s` in the block.
+
+    One of them may be a standby that waits as well: its own block raises what the server said.
+    """
     if connection.dialect.name != "postgresql":
         yield
         return
@@ -48,7 +51,13 @@ async def clears_the_way(
         if ended:
             log.warning("old_leader_cut_off", sessions=ended, why="it stands still in a write")
 
+    raised: Exception | None = None
     async with anyio.create_task_group() as group:
         group.start_soon(cut)
-        yield
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - goes on below, as itself and in no group
+            raised = error
         group.cancel_scope.cancel()
+    if raised is not None:
+        raise raised

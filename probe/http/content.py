@@ -1,6 +1,6 @@
 """What headers and body of a reply must hold, and what to say when they do not.
 
-Pure; built once per target by `probe.check`, asked once per reply with an expected status. It
+Pure; built once per target by `probe.admit`, asked once per reply with an expected status. It
 reads what a stranger sent: the work is bounded by the caps of `probe.http.response`, a path is
 walked and never searched, and nothing of a body is executed, inflated or followed.
 """

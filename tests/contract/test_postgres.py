@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from controller.db import migrate, postgres
+from controller.db.cut import clears_the_way
 from controller.db.repository import Repository
 from controller.db.session import Database, open_database
 from controller.db.tables import deployments, history
@@ -73,6 +74,21 @@ class TestLimits:
             shown = await write.connection.execute(text("SHOW synchronous_commit"))
         ours = shown.scalar_one()
         assert ours == ("on" if offered == "off" else offered)
+
+    async def test_what_a_takeover_raises_comes_out_as_itself(self, database: Database) -> None:
+        """A standby that another one cut off tries again, and does not end."""
+
+        async def take_over() -> None:
+            ours = select(func.pg_backend_pid())
+            async with database.write(epoch=None) as write:
+                pid = (await write.connection.execute(ours)).scalar_one()
+                async with clears_the_way(database, write.connection, after_s=60):
+                    async with database.read() as connection:
+                        await connection.execute(select(func.pg_terminate_backend(pid)))
+                    await write.connection.execute(ours)
+
+        with pytest.raises(DatabaseUnreachable):
+            await take_over()
 
     async def test_reader_sees_one_moment_and_cannot_write(self, database: Database) -> None:
         assert await ask(database, "SHOW transaction_isolation") == "repeatable read"
