@@ -26,7 +26,7 @@ MARGIN_S: Final = 0.02
 """So much later than its expiry a lease is tried for: both clocks have a grain of milliseconds."""
 
 PATIENCE_S: Final = 1.0
-"""A leader whose time ran out may bring the write it is in to its end for so long."""
+"""A leader whose time ran out may say nothing for so long in the midst of a write."""
 
 _of: Final = leader_lease.c
 

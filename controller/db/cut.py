@@ -4,11 +4,13 @@ Used by `controller.lease`. A leader that is stopped, or cut off, in the midst o
 locks. PostgreSQL ends who is idle in a transaction, but not who was stopped between the two halves
 of one statement (parsed, not executed yet): no timeout of the server reaches into that, before
 version 17. Whoever blocks a takeover has lost the lease already, so nothing is lost with it.
+Standbys queue behind one another; only who waits for its client is ended, so never one of them.
 SQLite cannot end another process's transaction, and needs not: it rolls back with its process.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 import anyio
 import structlog
@@ -22,18 +24,25 @@ log = structlog.get_logger()
 
 _OWN = text("SELECT pg_backend_pid()")
 _CUT = text(
-    "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity "
-    "WHERE pid = ANY (pg_blocking_pids(:waits)) AND usename = current_user"
+    "WITH RECURSIVE way (pid) AS (SELECT unnest(pg_blocking_pids(:waits)) "
+    "UNION SELECT unnest(pg_blocking_pids(pid)) FROM way) "
+    "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) "
+    "FROM pg_stat_activity JOIN way USING (pid) "
+    "WHERE usename = current_user AND wait_event_type = 'Client' "
+    "AND state_change < clock_timestamp() - make_interval(secs => :silent_s)"
 )
+"""Everybody on the way to `waits` whose client has said nothing for so long."""
+AGAIN_S: Final = 0.25
+"""Who waits behind another standby may have that one to wait for next."""
 
 
 @asynccontextmanager
 async def clears_the_way(
     database: Database, connection: AsyncConnection, *, after_s: float
 ) -> AsyncIterator[None]:
-    """End the sessions of our own user that `connection` waits for after `after_s` in the block.
+    """End what stands still before `connection`, from `after_s` in the block until its end.
 
-    One of them may be a standby that waits as well: its own block raises what the server said.
+    Standing still is to hold a lock, as our own user, and to say nothing for `after_s`.
     """
     if connection.dialect.name != "postgresql":
         yield
@@ -42,14 +51,17 @@ async def clears_the_way(
 
     async def cut() -> None:
         await anyio.sleep(after_s)
-        try:
-            async with database.read() as other:
-                ended = (await other.execute(_CUT, {"waits": waits})).scalar_one()
-        except DatabaseUnreachable as error:
-            log.info("old_leader_not_cut_off", error=str(error))
-            return
-        if ended:
-            log.warning("old_leader_cut_off", sessions=ended, why="it stands still in a write")
+        while True:
+            try:
+                async with database.read() as other:
+                    way = {"waits": waits, "silent_s": after_s}
+                    ended = (await other.execute(_CUT, way)).scalar_one()
+            except DatabaseUnreachable as error:
+                log.info("old_leader_not_cut_off", error=str(error))
+                return
+            if ended:
+                log.warning("old_leader_cut_off", sessions=ended, why="it stands still in a write")
+            await anyio.sleep(AGAIN_S)
 
     raised: Exception | None = None
     async with anyio.create_task_group() as group:

@@ -6,14 +6,23 @@ from contextlib import asynccontextmanager
 import anyio
 import asyncpg
 import pytest
+from sqlalchemy import select, text
 
+from controller.db.cut import clears_the_way
 from controller.db.session import Database, open_database
+from controller.db.tables import leader_lease
 from controller.errors import DatabaseUnreachable, LeaseLost
 from controller.lease import PATIENCE_S, Lease
-from tests.fakes.database import expire_lease
+from tests.fakes.database import expire_lease, rows
+from tests.fakes.prober import until
 
 SOON_S = 10.0
 """Without the rule under test it would be never."""
+_TAKE = text("UPDATE leader_lease SET epoch = epoch + 1")
+_WAITING = text(
+    "SELECT count(*) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
 
 
 @pytest.fixture
@@ -93,6 +102,41 @@ async def test_a_leader_stopped_between_the_halves_of_a_statement_is_cut_off(
             await stopped.fetch("SELECT 1")
     finally:
         stopped.terminate()
+
+
+async def test_standbys_that_queue_cut_off_the_leader_and_not_each_other(
+    server: Database, postgres_url: str
+) -> None:
+    """I8: each would begin anew for ever, and nobody would lead."""
+    epoch = await taken(server, "leader")
+    stopped = await asyncpg.connect(postgres_url)
+    first = open_database(postgres_url)
+
+    async def wait_for_it() -> None:
+        async with first.write(epoch=None) as write:
+            await write.connection.execute(_TAKE)
+
+    async def somebody_waits() -> bool:
+        async with server.read() as connection:
+            waiting: int = (await connection.execute(_WAITING)).scalar_one()
+        return waiting == 1
+
+    try:
+        await stopped.execute("BEGIN")
+        await stopped.fetch("SELECT epoch FROM leader_lease FOR KEY SHARE")
+        with anyio.fail_after(SOON_S):
+            async with anyio.create_task_group() as group:
+                group.start_soon(wait_for_it)
+                await until(somebody_waits)
+                async with (
+                    server.write(epoch=None) as write,
+                    clears_the_way(server, write.connection, after_s=0.2),
+                ):
+                    await write.connection.execute(_TAKE)
+        assert await rows(server, select(leader_lease.c.epoch)) == [(epoch + 2,)]
+    finally:
+        stopped.terminate()
+        await first.close()
 
 
 async def test_a_writer_that_was_cut_off_writes_nothing(server: Database) -> None:
