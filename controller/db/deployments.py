@@ -44,10 +44,16 @@ async def find_deployments(
 
 async def find_to_change(write: Write, name: str) -> Deployment | None:
     """Return the living deployment called `name`, and keep others from changing it meanwhile."""
-    query = select_deployments(ALIVE, deployments.c.name == name)
-    locking = query.with_for_update(of=deployments)
-    row = (await write.connection.execute(locking)).mappings().one_or_none()
-    return None if row is None else deployment_of(row)
+    # Locked before it is read: a row that was waited for comes as the one before left it, but what
+    # is joined to it comes as it was before the wait, and a rollout just begun would be none.
+    # Its key stays free: history that a leader writes names it while that one holds a route.
+    known = select(deployments.c.id).where(ALIVE, deployments.c.name == name)
+    locking = known.with_for_update(key_share=True)
+    locked = (await write.connection.execute(locking)).scalar_one_or_none()
+    if locked is None:
+        return None
+    (found,) = await find_deployments(write.connection, deployments.c.id == locked)
+    return found
 
 
 async def insert_deployment(write: Write, *, name: str, settings: Values) -> None:

@@ -81,7 +81,7 @@ async def put_all(write: Write, *, kind: str, effects: Mapping[str, tuple[int, s
             "payload": payload,
             "created_at_ms": write.now_ms,
         }
-        for subject, (version, payload) in effects.items()
+        for subject, (version, payload) in sorted(effects.items())
     ]
     await write.connection.execute(upsert, rows)
 
@@ -110,7 +110,9 @@ async def backlog(connection: AsyncConnection) -> Backlog:
 async def done(write: Write, effects: Sequence[Effect]) -> None:
     """Forget what was delivered; what replaced it meanwhile stays, and is delivered next."""
     if effects:
-        rows = [{"d_id": e.id, "d_epoch": e.epoch, "d_version": e.version} for e in effects]
+        # In the order of `put_all`: the two run side by side, and must not wait in a ring.
+        ordered = sorted(effects, key=lambda effect: (effect.kind, effect.subject))
+        rows = [{"d_id": e.id, "d_epoch": e.epoch, "d_version": e.version} for e in ordered]
         await write.connection.execute(_DELIVERED, rows)
 
 

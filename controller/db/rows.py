@@ -87,10 +87,7 @@ def _healths(text: str) -> frozenset[Health]:
 
 
 def select_deployments(*conditions: ColumnElement[bool]) -> Select[Any]:
-    """Select deployments, oldest first, with their two revisions and the rollout in flight.
-
-    Locks the deployments until the end of a write, on a server that locks rows.
-    """
+    """Select deployments, oldest first, with their two revisions and the rollout in flight."""
     return (
         select(deployments, _serving, _coming, _before, rollouts)
         .join(_serving, _serving.c.id == deployments.c.current_revision_id, isouter=True)
