@@ -13,8 +13,11 @@ from controller.rollout.outlook import nobody
 from controller.route.guard.clocks import stood_still_ms
 
 
-def cycles(snapshot: Snapshot) -> Iterator[Cycle]:
-    """Yield what the rules see of each deployment that has a rollout in flight."""
+def cycles(snapshot: Snapshot, *, skip_failing: bool = False) -> Iterator[Cycle]:
+    """Yield what the rules see of each deployment that has a rollout in flight.
+
+    `skip_failing` leaves out those whose strategy raises, for a look at all of them.
+    """
     moving = {
         each.id: each
         for each in snapshot.deployments.values()
@@ -25,15 +28,20 @@ def cycles(snapshot: Snapshot) -> Iterator[Cycle]:
         if route.deployment_id in moving:
             found.setdefault(route.deployment_id, []).append(route)
     for each in moving.values():
-        cycle = machine.look(
-            each,
-            found.get(each.id, []),
-            snapshot.now_ms,
-            failed=0 if each.rollout is None else snapshot.failed_counts.get(each.rollout.id, 0),
-            fresh=nobody(),
-            held=held(snapshot.holds, each.id),
-            still=partial(still_ms, snapshot.holds, each.id),
-        )
+        try:
+            cycle = machine.look(
+                each,
+                found.get(each.id, []),
+                snapshot.now_ms,
+                failed=snapshot.failed_counts.get(each.rollout.id, 0) if each.rollout else 0,
+                fresh=nobody(),
+                held=held(snapshot.holds, each.id),
+                still=partial(still_ms, snapshot.holds, each.id),
+            )
+        except Exception:  # a strategy that fails; the handler of rollouts tells of it and ends it
+            if not skip_failing:
+                raise
+            continue
         if cycle is not None:
             yield cycle
 

@@ -98,7 +98,7 @@ def _rollouts(snapshot: Snapshot) -> Iterator[Metric]:
         "1 while a rollout stands still: under HOLD, paused, or waiting for its promotion.",
         labels=["deployment", "cause"],
     )
-    for cycle in cycles(snapshot):
+    for cycle in cycles(snapshot, skip_failing=True):
         name, clock = cycle.deployment.name, deadline(cycle)
         floor.add_metric([name], cycle.bounds.min_avail)
         started.add_metric([name], cycle.rollout.started_at_ms / 1000)

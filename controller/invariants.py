@@ -24,7 +24,7 @@ from controller.model import (
     Traffic,
 )
 from controller.rollout.counting import Bounds
-from controller.rollout.strategies import bounds_of
+from controller.rollout.strategies import limits
 from controller.route import evict
 from controller.route.guard import BusView, HoldCause, confirmed, evidence_of
 from probe.wire import OutcomeKind
@@ -112,10 +112,15 @@ def change_violations(
             yield Invariant.READY_FLOOR
 
 
-def limits(deployment: Deployment) -> Bounds:
-    """Return the bounds that hold for a deployment now: the rollout's own, where there is one."""
-    policy = deployment.rollout.policy if deployment.rollout else deployment.policy
-    return bounds_of(policy, deployment.target_count)
+def floor_of(deployment: Deployment) -> int | str:
+    """Return how many ready replicas a deployment keeps, or why its strategy cannot tell.
+
+    One strategy that fails is the affair of its own deployments, never of those beside them.
+    """
+    try:
+        return limits(deployment).min_avail
+    except Exception as error:  # noqa: BLE001 - the answer to it: who asks says so, and goes on
+        return f"{type(error).__name__}: {error}"
 
 
 def _below_floor(

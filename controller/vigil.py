@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Final
 
-from controller.invariants import Invariant, limits
+from controller.invariants import Invariant, floor_of
 from controller.model import (
     Deployment,
     DeploymentId,
@@ -182,7 +182,10 @@ class Vigil:
         for key, count in self._counts.items():
             if not count.orphans or (deployment := free.get(key)) is None:
                 continue
-            spare = count.ready >= limits(deployment).min_avail
+            floor = floor_of(deployment)
+            if isinstance(floor, str):
+                continue  # nothing of it is evicted; `evict` says so
+            spare = count.ready >= floor
             for route in count.orphans:
                 if spare or not route.serves:
                     since[route.id] = self._orphans.get(route.id, now_ms)

@@ -7,12 +7,12 @@ import structlog
 
 from controller.db.repository import Applied as WrittenRows
 from controller.db.repository import Repository
+from controller.invariants import floor_of
 from controller.metrics import ControllerMetrics
 from controller.model import DeploymentId, Health, Route, RouteStatus, Snapshot, Stage
 from controller.reconcile.handler import Applied, Plan, RouteHandler, Schedule, World
 from controller.reconcile.observe import Velocity
 from controller.reconcile.provision import in_stage
-from controller.rollout.strategies import bounds_of
 from controller.route import classify, evict, shed, warmup
 from controller.route.guard import Budget, Gate
 from controller.route.guard.clocks import stood_still_ms
@@ -96,6 +96,7 @@ class Evict(RouteHandler):
         self._metrics = metrics
         self._budget = Budget()
         self._warned: frozenset[DeploymentId] = frozenset()
+        self._floorless: frozenset[DeploymentId] = frozenset()
 
     def select(self, world: World) -> Sequence[Route]:
         """Select what is not on its way out already."""
@@ -105,13 +106,15 @@ class Evict(RouteHandler):
         """Choose who goes; say who would have, but for a safety rule."""
         del routes  # the rules count over the whole snapshot
         self._warn_of_degraded(world.snapshot)
+        known = floors(world.snapshot)
+        self._tell_floorless(world.snapshot, known)
         found = evict.decide(
             world.snapshot,
             world.view,
             hold=world.hold,
             held_deployments=world.held_deployments,
             budget=self._budget,
-            floors=floors(world.snapshot),
+            floors=known,
             period_s=self.schedule.period_s,
         )
         counts = Counter(gate for gates in found.blocked.values() for gate in gates)
@@ -134,6 +137,21 @@ class Evict(RouteHandler):
         for change in applied.changes:
             log.info("evicted", route_id=change.route.id, why=change.message)
 
+    def _tell_floorless(self, snapshot: Snapshot, known: Mapping[DeploymentId, int]) -> None:
+        """Say once of whom nobody goes, because how many must stay cannot be told; count each."""
+        unknown = frozenset(snapshot.deployments) - known.keys()
+        for deployment_id in unknown - self._floorless:
+            deployment = snapshot.deployments[deployment_id]
+            log.error(
+                "floor_unknown",
+                deployment=deployment.name,
+                why=floor_of(deployment),
+                consequence="none of its replicas is evicted",
+            )
+        for _ in unknown:
+            self._metrics.failed(self.name)
+        self._floorless = unknown
+
     def _warn_of_degraded(self, snapshot: Snapshot) -> None:
         """Say once per deployment that there ignorance is enough to be taken out (S2)."""
         daring = {
@@ -151,11 +169,6 @@ class Evict(RouteHandler):
 
 
 def floors(snapshot: Snapshot) -> Mapping[DeploymentId, int]:
-    """Return how many ready replicas each deployment must keep."""
-    return {
-        deployment.id: bounds_of(
-            deployment.rollout.policy if deployment.rollout else deployment.policy,
-            deployment.target_count,
-        ).min_avail
-        for deployment in snapshot.deployments.values()
-    }
+    """Return how many ready replicas each deployment must keep; none for who cannot tell."""
+    found = {key: floor_of(deployment) for key, deployment in snapshot.deployments.items()}
+    return {key: floor for key, floor in found.items() if isinstance(floor, int)}

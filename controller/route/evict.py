@@ -118,8 +118,9 @@ def decide(
 ) -> Evictions:
     """Return the evictions of this run, orphans first; under HOLD only what is forced.
 
-    `floors` says how many ready replicas each deployment must keep (`Bounds.min_avail`);
-    `period_s` is the eviction period, which an orphan must have outlived.
+    `floors` says how many ready replicas each deployment must keep (`Bounds.min_avail`); from one
+    that is not in it nobody goes. `period_s` is the eviction period, which an orphan must have
+    outlived.
     """
     by_deployment = _by_deployment(snapshot)
     orphans = _orphans(snapshot, view, by_deployment, hold=hold, floors=floors, period_s=period_s)
@@ -135,7 +136,7 @@ def decide(
             snapshot.deployments[deployment_id],
             candidates,
             own_left=own_max - budget.spent_by(deployment_id, now_ms=snapshot.now_ms),
-            floor=floors[deployment_id],
+            floor=floors.get(deployment_id),
             ready=ready,
             held=deployment_id in held_deployments,
         )
@@ -172,11 +173,14 @@ class _Run:
         candidates: Sequence[Route],
         *,
         own_left: int,
-        floor: int,
+        floor: int | None,
         ready: int,
         held: bool,
     ) -> None:
         """Take out of one deployment whom every gate lets pass; say of the others which do not."""
+        if floor is None:
+            self.blocked |= {route.id: frozenset({Gate.NO_FLOOR}) for route in candidates}
+            return
         forced = deployment.forced(self._now_ms)
         general = self._gates | ({HoldCause.DEPLOYMENT_BREAKER} if held else set())
         left = _Left(
@@ -317,9 +321,9 @@ def _orphans(
         deployment = snapshot.deployments[deployment_id]
         known = known_revisions(deployment)
         held = bool(hold) or not view.reachable
-        if not known or (held and not deployment.forced(snapshot.now_ms)):
+        floor = floors.get(deployment_id)
+        if not known or floor is None or (held and not deployment.forced(snapshot.now_ms)):
             continue
-        floor = floors[deployment_id]
         ready = sum(route.serves and route.revision_id in known for route in routes)
         numbers = " and ".join(str(number) for number in sorted(r.number for r in known.values()))
         changes.extend(

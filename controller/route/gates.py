@@ -124,6 +124,10 @@ def _words(gate: guard.Gate, bars: Bars) -> tuple[str, str]:
             f"{bars.ready} replicas are ready, and {bars.floor} are kept",
             "others to become ready",
         ),
+        guard.Gate.NO_FLOOR: (
+            "the deployment's strategy failed to tell how many replicas must stay ready",
+            "another policy, or a strategy that can; the controller's log says what failed",
+        ),
         guard.Gate.BUDGET: (
             f"{own} in its deployment and {fleet} in the fleet are spent this minute",
             "the oldest of them to be a minute old",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from controller.db.events import HistoryEntry
-from controller.invariants import Invariant, limits
+from controller.invariants import Invariant
 from controller.model import (
     Deployment,
     DeploymentId,
@@ -20,6 +20,7 @@ from controller.model import (
     SubStep,
     Traffic,
 )
+from controller.rollout.strategies import limits
 from controller.route.evict import CATEGORY as EVICT
 from controller.route.evict import HEALTH_POLICY
 from controller.route.guard.clocks import stood_still_ms

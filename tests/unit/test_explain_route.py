@@ -109,6 +109,7 @@ GOLDEN = {
         HELD   cold start: a new leader looks for two intervals, and 30 s at least; so far 12 s; waits for that, and evidence of 95 % of the fleet
         HELD   evidence: what the prober says at this moment does not confirm it; waits for max_retries failures in a row, freshly seen
         HELD   floor: 3 replicas are ready, and 3 are kept; waits for others to become ready
+        HELD   no floor: the deployment's strategy failed to tell how many replicas must stay ready; waits for another policy, or a strategy that can; the controller's log says what failed
         HELD   ramp: after a HOLD evictions begin with one at once, and double each minute; waits for its turn
         HELD   second source: only one prober, over one connection, has seen it fail; waits for another prober's word, or a second look 5 s later
         HELD   transaction: something had changed when it was to be written; waits for the next run

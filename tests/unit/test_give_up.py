@@ -202,7 +202,7 @@ async def test_a_strategy_that_cannot_even_tell_its_bounds_is_given_up(
             ticks.now_s += 5
     assert (await only(repository)).lifecycle is Lifecycle.READY
     assert beside.runs == needed
-    assert ticks.failures("vigil") == 2
+    assert not ticks.failures("vigil"), "one that tells nothing of its own is watched less"
 
 
 async def test_a_success_in_between_begins_the_count_anew(

@@ -36,6 +36,8 @@ class Gate(StrEnum):
     """Nobody but one prober, over one connection, has seen it fail (S11)."""
     FLOOR = "floor"
     """It is ready, and no more are than must be (S13)."""
+    NO_FLOOR = "no_floor"
+    """Its deployment's strategy cannot tell how many must stay ready: nobody of it goes."""
     BUDGET = "budget"
     """As many went within the last minute as may (S13)."""
     RAMP = "ramp"
