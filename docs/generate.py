@@ -28,7 +28,7 @@ from controller.metrics import ControllerMetrics, Publish
 from controller.model import HealthCheck, Outcome, Policy, WeightStep
 from controller.model_definition import Model, ModelHealthCheck, ModelService
 from controller.reconcile.handler import Mark
-from controller.reconcile.leadership import WAKES
+from controller.reconcile.schedules import WAKES
 from controller.rollout.rules import BACK
 from controller.rollout.strategies import STRATEGIES
 from controller.route.guard import Gate, HoldCause

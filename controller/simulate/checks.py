@@ -26,7 +26,8 @@ from controller.route.evict import HEALTH_POLICY
 from controller.route.guard.clocks import stood_still_ms
 from controller.route.table import Publication
 from controller.simulate.fleet import SimulatedFleet
-from controller.simulate.rows import Rows, Write
+from controller.simulate.rows import Rows
+from controller.simulate.transaction import Write
 
 BLUE_GREEN: Final = "blue-green"
 TRUTH_S: Final = 120.0

@@ -5,133 +5,20 @@ played here is what surrounds them: the lease, the loop, the deliverer. Provisio
 waited for with patience: the simulated one answers, or is away.
 """
 
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from controller.bus import ControlBus
-from controller.db.failures import Failures
-from controller.db.publications import Publications
-from controller.db.repository import Repository
 from controller.errors import DatabaseUnreachable, LeaseLost
-from controller.model import RouteId
-from controller.provision.port import Provisioner
-from controller.publish.appproxy import AppProxy
-from controller.reconcile.deployments import CheckReplicas, Deploying, Destroying
-from controller.reconcile.doubts import RecordHold, SecondOpinion
+from controller.reconcile.coordinator import Coordinator
 from controller.reconcile.handler import Mark
-from controller.reconcile.health import CheckWarmingUp, ClassifyHealth, Evict
-from controller.reconcile.leadership import schedule_of
-from controller.reconcile.observe import Observer
-from controller.reconcile.provision import CheckRunning, CheckStarting, Provision
-from controller.reconcile.publish import SyncProxy
-from controller.reconcile.runner import Handler, Runner
-from controller.reconcile.targets import SyncProbeTargets
-from controller.reconcile.traffic import Drain, Terminate
 from controller.settings import Settings
 from controller.simulate.kernel import Kernel, Task
-from controller.simulate.metrics import Counts
 from controller.simulate.rows import Rows
 from probe.errors import BusError
 
 TICK_S: Final = 1.0
 """The grain of periods; a mark is acted on at most this late. The real one is 0.1 s."""
 RETRY_S: Final = 2.0
-
-
-class Ports:
-    """What one controller process reaches of the world."""
-
-    def __init__(
-        self,
-        *,
-        repository: Repository,
-        bus: ControlBus,
-        proxy: AppProxy,
-        provisioner: Provisioner,
-        publications: Publications,
-        failures: Failures,
-    ) -> None:
-        self.repository = repository
-        self.bus = bus
-        self.proxy = proxy
-        self.provisioner = provisioner
-        self.publications = publications
-        self.failures = failures
-
-
-class Term:
-    """The handlers of one term of leadership, as `reconcile.leadership` makes them."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        ports: Ports,
-        metrics: Counts,
-        *,
-        clock: Callable[[], float],
-        fresh: Callable[[], Iterator[RouteId]],
-    ) -> None:
-        self._settings, self._ports, self._metrics = settings, ports, metrics
-        self._fresh = fresh
-        self._observer = Observer(
-            ports.repository,
-            ports.bus,
-            metrics,
-            clock=clock,
-            on_amnesia=self._rewrite,
-            on_failed_look=lambda: self.runner.mark(Mark.DOUBT),
-        )
-        self._sync = SyncProbeTargets(ports.bus, metrics, self._schedule("sync_probe_targets"))
-        self.sync_proxy = SyncProxy(
-            ports.publications,
-            ports.proxy,
-            metrics,
-            self._schedule("sync_proxy"),
-            on_delivered=lambda: self.runner.mark(Mark.UNREGISTERED),
-        )
-        self.runner = Runner(
-            (*self._routes(), *self._wholes(), *self._leaving()),
-            repository=ports.repository,
-            observer=self._observer,
-            metrics=metrics,
-            clock=clock,
-        )
-
-    def _schedule(self, handler: str) -> Any:  # noqa: ANN401 - a Schedule
-        return schedule_of(self._settings, handler)
-
-    def _routes(self) -> Iterator[Handler]:
-        provisioner, limit_s = self._ports.provisioner, self._settings.starting_timeout_s
-        schedule, observer = self._schedule, self._observer
-        yield Provision(provisioner, schedule("provision"), timeout_s=limit_s)
-        yield CheckStarting(provisioner, schedule("check_starting"), timeout_s=limit_s)
-        yield CheckWarmingUp(schedule("check_warming_up"))
-        yield CheckRunning(provisioner, schedule("check_running"))
-        yield ClassifyHealth(schedule("classify_health"), observer.velocity)
-        yield SecondOpinion(
-            self._ports.bus, observer.witness, self._metrics, schedule("second_opinion")
-        )
-        yield Evict(schedule("evict"), self._metrics)
-
-    def _wholes(self) -> Iterator[Handler]:
-        schedule = self._schedule
-        yield Deploying(schedule("deploying"), fresh=self._fresh)
-        yield CheckReplicas(schedule("check_replicas"), self._ports.failures, fresh=self._fresh)
-        yield Destroying(schedule("destroying"))
-        yield self._sync
-        yield self.sync_proxy
-        yield RecordHold(self._ports.repository, schedule("record_hold"))
-
-    def _leaving(self) -> Iterator[Handler]:
-        settings, ports, schedule = self._settings, self._ports, self._schedule
-        limit_s, grace_s = settings.unregister_timeout_s, settings.termination_grace_s
-        yield Drain(schedule("drain"), self.sync_proxy.registry, timeout_s=limit_s)
-        yield Terminate(ports.provisioner, ports.bus, schedule("terminate"), grace_s=grace_s)
-
-    def _rewrite(self) -> None:
-        self._sync.forget()
-        self.sync_proxy.forget()
-        self.runner.mark(Mark.TARGETS)
 
 
 class Controller:
@@ -143,7 +30,7 @@ class Controller:
         *,
         kernel: Kernel,
         rows: Rows,
-        make_term: Callable[[Callable[[], float]], Term],
+        make_term: Callable[[Callable[[], float]], Coordinator],
         settings: Settings,
         tell: Callable[[str], None],
     ) -> None:
@@ -156,7 +43,7 @@ class Controller:
         self.clock_offset_s = 0.0
         self.tasks: list[Task] = []
         self.epoch: int | None = None
-        self.term: Term | None = None
+        self.term: Coordinator | None = None
         self._sure_until_s = float("-inf")
         self._frozen_until_s = float("-inf")
         self._woken = False
@@ -283,7 +170,7 @@ class Controller:
             except LeaseLost:
                 return
 
-    async def _deliver(self, term: Term, epoch: int) -> None:
+    async def _deliver(self, term: Coordinator, epoch: int) -> None:
         """Deliver what commits want told to proxies, at once and again until it arrived."""
         while True:
             await self._kernel.sleep(TICK_S if self._woken else 1.0)
@@ -295,7 +182,7 @@ class Controller:
             except LeaseLost:
                 continue
 
-    async def _deliver_once(self, term: Term, epoch: int) -> None:
+    async def _deliver_once(self, term: Coordinator, epoch: int) -> None:
         if not self._rows.tables.outbox:
             return
         await self._rows.reach()

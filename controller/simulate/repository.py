@@ -4,15 +4,12 @@ The contract suite of `controller.db.repository` runs on it. Each controller of 
 has one of its own, so that it counts what this one wrote.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 from controller.change import created, moved
 from controller.db import evictions, holds
 from controller.db.events import HistoryEntry, deployment_changed
-from controller.db.failures import Failures
-from controller.db.outbox import Effect
-from controller.db.publications import KIND, NewTable, Publications, Published
 from controller.db.repository import Applied, Repository
 from controller.errors import Conflict
 from controller.model import (
@@ -27,17 +24,15 @@ from controller.model import (
     Route,
     RouteChange,
     RouteId,
-    RouteStatus,
     Snapshot,
     Stage,
 )
-from controller.rollout.backoff import Failure
 from controller.route.evict import HEALTH_POLICY, Eviction
 from controller.route.guard.budget import WINDOW_MS
-from controller.route.table import ProxyTable, Publication, encode
-from controller.simulate.rows import TERMINAL, Rows, Write, changing
+from controller.simulate.rows import Rows
+from controller.simulate.tables import LOST
+from controller.simulate.transaction import Write, changing
 
-_LOST = (*TERMINAL, RouteStatus.TERMINATING)
 _GOING = (Lifecycle.DESTROYING, Lifecycle.DESTROYED)
 
 
@@ -75,7 +70,7 @@ class MemoryRepository(Repository):
             if rollout_id not in in_flight:
                 continue
             route = tables.routes.get(route_id)
-            counts[rollout_id] += route is None or route.status in _LOST
+            counts[rollout_id] += route is None or route.status in LOST
         return {key: count for key, count in counts.items() if count}
 
     async def open_holds(self) -> frozenset[DeploymentId | None]:
@@ -252,97 +247,3 @@ def _open(spans: Iterable[HoldSpan]) -> frozenset[DeploymentId | None]:
 
 def _spans(spans: Iterable[HoldSpan], since_ms: int) -> tuple[HoldSpan, ...]:
     return tuple(span for span in spans if span.to_ms is None or span.to_ms > since_ms)
-
-
-class MemoryFailures(Failures):
-    """How the last replicas ended, read from rows in memory."""
-
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-
-    async def of(
-        self, ids: Collection[DeploymentId], *, since_ms: int
-    ) -> Mapping[DeploymentId, Sequence[Failure]]:
-        """Return the failures of each deployment's current revision since then."""
-        found: defaultdict[DeploymentId, list[Failure]] = defaultdict(list)
-        if not ids:
-            return found
-        await self._rows.reach()
-        tables = self._rows.tables
-        for key in sorted(ids):
-            current = tables.deployments[key].current
-            for route_id, at_ms, message in tables.faults.get(key, ()):
-                route = tables.routes.get(route_id) or tables.ended[route_id]
-                mine = current is not None and route.revision_id == current.id
-                if mine and route.status in _LOST and route.created_at_ms >= since_ms:
-                    found[key].append(
-                        Failure(
-                            created_at_ms=route.created_at_ms, failed_at_ms=at_ms, reason=message
-                        )
-                    )
-        return found
-
-
-class MemoryPublications(Publications):
-    """What proxies are to be told, in rows in memory."""
-
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-
-    async def load(self) -> Published:
-        """Return the newest table of every deployment, of one that is gone until it is empty."""
-        await self._rows.reach()
-        tables = self._rows.tables
-        undelivered = frozenset(map(DeploymentId, tables.outbox))
-        living = self._rows.living()
-        newest = {
-            key: each
-            for key, each in tables.publications.items()
-            if each.table.routes or key in living or key in undelivered
-        }
-        return Published(newest=newest, undelivered=undelivered)
-
-    async def tables(self) -> tuple[ProxyTable, ...]:
-        """Return the newest table of every deployment that is not gone."""
-        await self._rows.reach()
-        found, living = self._rows.tables.publications, self._rows.living()
-        return tuple(each.table for key, each in found.items() if key in living)
-
-    async def departures(self, route_ids: Iterable[RouteId]) -> Mapping[RouteId, tuple[str, str]]:
-        """Return who took each of these routes out of traffic, as category and error code."""
-        await self._rows.reach()
-        found = self._rows.tables.departures
-        return {key: found[key] for key in sorted(route_ids) if key in found}
-
-    async def commit(self, tables: Sequence[NewTable], *, epoch: int) -> tuple[Publication, ...]:
-        """Write tables with the effects that deliver them, all or none."""
-        await self._rows.reach()
-        with self._rows.write(epoch=epoch) as write:
-            published = tuple(_publish(write, new, epoch) for new in tables)
-        await self._rows.exchange()
-        return published
-
-
-def _publish(write: Write, new: NewTable, epoch: int) -> Publication:
-    key, known = new.deployment_id, write.tables.publications.get(new.deployment_id)
-    generation = 0 if known is None else known.generation
-    if generation != new.seen:
-        raise Conflict(
-            f"the table of deployment {key} is of generation {generation}, not {new.seen} any "
-            "more; read it again and decide anew"
-        )
-    publication = Publication(
-        deployment_id=key, epoch=epoch, generation=generation + 1, table=new.table
-    )
-    write.tables.publications[key] = publication
-    waiting = write.tables.outbox.get(key)
-    if waiting is None or (waiting.epoch, waiting.version) < publication.version:
-        write.tables.outbox[key] = Effect(
-            id=len(write.tables.outbox) + 1 if waiting is None else waiting.id,
-            kind=KIND,
-            subject=key,
-            epoch=epoch,
-            version=publication.generation,
-            payload=encode(new.table),
-        )
-    return publication

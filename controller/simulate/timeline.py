@@ -10,7 +10,7 @@ from typing import Final
 
 from controller.db.events import HistoryEntry
 from controller.model import Deployment, RouteId
-from controller.simulate.rows import Tables
+from controller.simulate.tables import Tables
 
 NAMED: Final = 4
 """More replicas than this are not named one by one."""

@@ -26,7 +26,8 @@ from controller.model import (
     SubStep,
 )
 from controller.rollout.resume import resumed
-from controller.simulate.rows import Rows, Write
+from controller.simulate.rows import Rows
+from controller.simulate.transaction import Write
 
 _GOING = (Lifecycle.DESTROYING, Lifecycle.DESTROYED)
 _FAILED = (Outcome.FAILED, Outcome.ABORTED, Outcome.EXPIRED, Outcome.ROLLED_BACK)

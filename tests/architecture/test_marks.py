@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Iterator
 
 from controller.reconcile.handler import DeploymentHandler, FleetHandler, Mark, RouteHandler
-from controller.reconcile.leadership import WAKES, schedule_of
+from controller.reconcile.schedules import WAKES, schedule_of
 from controller.settings import Settings
 from tests.architecture.tree import modules, tree
 

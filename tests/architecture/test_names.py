@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from controller.reconcile.leadership import WAKES
+from controller.reconcile.schedules import WAKES
 from controller.rollout.strategies import STRATEGIES
 from tests.architecture.tree import modules, tree
 

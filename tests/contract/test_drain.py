@@ -14,7 +14,7 @@ from controller.model import (
     Traffic,
 )
 from controller.reconcile.handler import Mark
-from controller.reconcile.leadership import WAKES
+from controller.reconcile.schedules import WAKES
 from controller.service import Service
 from tests.fakes.database import change, running_routes
 

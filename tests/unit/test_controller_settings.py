@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from controller.reconcile.handler import Schedule
-from controller.reconcile.leadership import WAKES, schedule_of
+from controller.reconcile.schedules import WAKES, schedule_of
 from controller.settings import PERIODS, Period, Settings, load
 from probe.errors import SettingsError
 

@@ -13,7 +13,7 @@ import pytest
 from controller.errors import InvalidInput
 from controller.invariants import Invariant
 from controller.model import DeploymentId, Traffic
-from controller.reconcile.leadership import WAKES
+from controller.reconcile.schedules import WAKES
 from controller.route import evict, warmup
 from controller.route.guard import HoldCause
 from controller.simulate.chance import random_scenario
