@@ -69,7 +69,7 @@ def knows(revision: str) -> bool:
 
 
 async def _inside(url: str, work: Callable[[Connection], None]) -> None:
-    database = open_database(url, create=True)
+    database = open_database(url, create=True, migrates=True)
     try:
         # One transaction for everything: Alembic leaves commits to whoever opened it, and a
         # second upgrade started meanwhile waits here and then finds nothing to do.

@@ -88,8 +88,8 @@ class Postgres(Server):
 
     pool_size = POOL_SIZE
 
-    def __init__(self, url: str) -> None:
-        """Prepare; nothing is connected yet.
+    def __init__(self, url: str, *, migrates: bool = False) -> None:
+        """Prepare; nothing is connected yet. One that `migrates` waits as long as that may take.
 
         Raises:
             InvalidInput: if the URL carries a parameter that is not spoken here.
@@ -100,7 +100,7 @@ class Postgres(Server):
             connect_args={
                 "dsn": _dsn(url, shown=self.shown),
                 "timeout": CONNECT_TIMEOUT_S,
-                "command_timeout": COMMAND_TIMEOUT_S,
+                "command_timeout": MIGRATION_TIMEOUT_MS / 1000 if migrates else COMMAND_TIMEOUT_S,
                 "server_settings": {"application_name": "fleetpulse"},
                 # Statements without a name, which end with their execution; both halves keep some.
                 "statement_cache_size": 0,

@@ -228,12 +228,12 @@ async def _pass_fence(connection: AsyncConnection, epoch: int | None) -> int:
     return int(now)
 
 
-def open_database(url: str, *, create: bool = False) -> Database:
+def open_database(url: str, *, create: bool = False, migrates: bool = False) -> Database:
     """Return the database at `url`, unopened until its first use; the schema is not touched.
 
     Accepts `postgresql://USER:PASSWORD@HOST/NAME`, `sqlite:///relative.db`,
     `sqlite:////absolute.db` and a bare path. Without `create` a path with nothing there is an
-    error at the first use, not a new empty file.
+    error at the first use, not a new empty file. With `migrates` a statement may take an hour.
 
     Raises:
         InvalidInput: if `url` cannot be read, or names a kind of database not spoken here.
@@ -254,7 +254,7 @@ def open_database(url: str, *, create: bool = False) -> Database:
                 Sqlite(_file_in(parsed.database, shown=shown), shown=shown, create=create)
             )
         case "postgresql" | "postgres" | "postgresql+asyncpg":
-            return Database(Postgres(url))
+            return Database(Postgres(url, migrates=migrates))
         case other:
             raise InvalidInput(
                 f"database URL {shown!r}: {other!r} is not spoken by this version; use "

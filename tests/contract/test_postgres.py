@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import anyio
+import asyncpg
 import pytest
 from sqlalchemy import func, select, text, update
 
@@ -22,6 +23,7 @@ from controller.service import Service
 from tests.fakes.database import a_deployment, change, rows, running_routes, to_draining
 from tests.fakes.pgbouncer import a_pgbouncer
 from tests.fakes.postgres import PASSWORD, PostgresServer, a_postgres
+from tests.fakes.prober import until
 
 
 @pytest.fixture
@@ -202,6 +204,30 @@ async def test_upgrades_at_once_take_turns(empty_postgres_url: str) -> None:
     async with anyio.create_task_group() as group:
         for _ in range(4):
             group.start_soon(migrate.upgrade, empty_postgres_url)
+    assert await migrate.current(empty_postgres_url) == migrate.head()
+
+
+async def test_upgrade_waits_for_another_one_longer_than_a_statement_may_take(
+    empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-40: nor is a migration that rewrites a million rows cut off by its own client."""
+    monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_S", 0.1)
+    other = await asyncpg.connect(empty_postgres_url)
+
+    async def it_waits_for_long() -> bool:
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory' AND "
+        long = "clock_timestamp() - query_start > interval '0.5 s'"
+        return bool(await other.fetchval(waiting + long))
+
+    try:
+        await other.execute(f"SELECT pg_advisory_lock({postgres.MIGRATION_LOCK})")
+        async with anyio.create_task_group() as group:
+            group.start_soon(migrate.upgrade, empty_postgres_url)
+            await until(it_waits_for_long)
+            await other.execute("SELECT pg_advisory_unlock_all()")
+    finally:
+        await other.close()
+    monkeypatch.undo()
     assert await migrate.current(empty_postgres_url) == migrate.head()
 
 

@@ -20,6 +20,7 @@ from controller.lease import Lease
 from controller.model import Health, RouteStatus
 from controller.service import Service
 from tests.fakes.database import SPEC, a_deployment, change, rows, running_routes
+from tests.fakes.prober import until
 
 _WAITING = text(
     "SELECT count(*) FROM pg_stat_activity "
@@ -35,12 +36,11 @@ async def database(postgres_url: str) -> AsyncIterator[Database]:
 
 
 async def until_somebody_waits(database: Database, writers: int = 1) -> None:
-    with anyio.fail_after(10):
-        while True:
-            async with database.read() as connection:
-                if (await connection.execute(_WAITING)).scalar_one() >= writers:
-                    return
-            await anyio.sleep(0.01)
+    async def they_wait() -> bool:
+        async with database.read() as connection:
+            return int((await connection.execute(_WAITING)).scalar_one()) >= writers
+
+    await until(they_wait)
 
 
 async def test_verb_that_waited_decides_on_what_the_one_before_it_left(database: Database) -> None:
