@@ -28,7 +28,8 @@ class Ender:
         """Let a session take `grace_s` from SIGTERM to SIGKILL."""
         self._grace_s = grace_s
         self._keepers: set[int] = set()
-        self._asked_at: dict[str, float] = {}
+        self._since: dict[str, float] = {}
+        self._asked: set[str] = set()
 
     def adopt(self, keeper: int) -> None:
         """Remember a keeper that is a child of this process."""
@@ -42,39 +43,52 @@ class Ender:
                     continue
             self._keepers.discard(pid)
 
-    def end(self, places: Iterable[Place]) -> set[str]:
+    def end(self, places: Iterable[Place]) -> dict[str, OSError | None]:
         """Ask them all to end; return the names of those that have not after a while.
 
-        Raises:
-            OSError: if their directories cannot be used.
+        One whose directory cannot be used has its error with it, and keeps no other waiting.
         """
         left = {place.path.name: place for place in places}
+        unusable: dict[str, OSError | None] = {}
         deadline = time.monotonic() + min(STOP_WAIT_S, self._grace_s + KEEPER_GRACE_S)
         while True:
             for name in [*left]:
-                if self.is_over(left[name]):
+                try:
+                    over = self.is_over(left[name])
+                except OSError as error:
+                    unusable[name] = error
                     del left[name]
-                    self._asked_at.pop(name, None)
+                    continue
+                if over:
+                    del left[name]
+                    self._since.pop(name, None)
+                    self._asked.discard(name)
             self.reap()
             if not left or time.monotonic() >= deadline:
-                return set(left)
+                return dict.fromkeys(left) | unusable
             time.sleep(_POLL_S)
 
     def is_over(self, place: Place) -> bool:
-        """Tell whether nothing is left of a session; ask what is left to end."""
+        """Tell whether nothing is left of a session; ask what is left to end.
+
+        Raises:
+            OSError: if its directory cannot be used.
+        """
         promise = place.promise
         if promise is None:
-            return True
+            return place.retire()
         if not place.is_kept():
             if place.exit is None:
                 identity.sweep(promise.token)
             return place.retire()
         keeper, now, name = place.keeper, time.monotonic(), place.path.name
-        if keeper is None:
-            return False  # it has just come
-        if name not in self._asked_at:
-            self._asked_at[name] = now
-            identity.send(keeper, promise.token, signal.SIGTERM)
-        elif now - self._asked_at[name] > self._grace_s + KEEPER_GRACE_S:
+        late = now - self._since.setdefault(name, now) > self._grace_s + KEEPER_GRACE_S
+        if keeper is None:  # it has just come; or cannot write down who it is, as on a full disk
+            if late:
+                identity.sweep(promise.token)
+        elif late:
             identity.send(keeper, promise.token, signal.SIGKILL)  # its command dies with it
+        elif name not in self._asked:
+            self._asked.add(name)
+            identity.send(keeper, promise.token, signal.SIGTERM)
         return False

@@ -120,6 +120,7 @@ class Keeper:
         """Look at the port once more, the moment before the command is to have it."""
         host, port = self._order["host"], self._order["port"]
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
             try:
                 probe.bind((host, port))
             except OSError as error:

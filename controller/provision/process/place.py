@@ -7,9 +7,11 @@
     log, log.1     what the command said
     work/          where it runs
 
-Everything is written by renaming, so that each file is there whole or not at all.
+Everything is written by renaming, so that each file is there whole or not at all; one that a power
+cut left empty counts as absent, and a directory without a readable promise is no session.
 """
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -97,20 +99,22 @@ class Place:
         with self._locked() as mine:
             if mine is False:
                 return False
-            self._keep_log()
+            with contextlib.suppress(OSError):  # on a full disk, room comes of going on without it
+                self._keep_log()
             gone = self._root / f".gone-{uuid.uuid4()}"
             try:
                 self.path.rename(gone)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return True
             shutil.rmtree(gone, ignore_errors=True)
         return True
 
     def _keep_log(self) -> None:
+        if not (self.path / "log").exists():
+            return
         logs = self._root / LOGS
         logs.mkdir(exist_ok=True)
-        if (self.path / "log").exists():
-            (self.path / "log").replace(logs / f"{self.path.name}.log")
+        (self.path / "log").replace(logs / f"{self.path.name}.log")
         known = sorted(logs.iterdir(), key=lambda path: path.stat().st_mtime)
         for path in known[:-LOGS_MAX]:
             path.unlink(missing_ok=True)
@@ -120,7 +124,7 @@ class Place:
         """Yield True while the lock is held here, False when another has it, None without one."""
         try:
             lock = os.open(self.path / "lock", os.O_RDWR)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             yield None
             return
         try:
@@ -137,6 +141,8 @@ class Place:
         try:
             return msgspec.json.decode((self.path / name).read_bytes(), type=kind)
         except (FileNotFoundError, NotADirectoryError):
+            return None
+        except msgspec.DecodeError:  # a power cut leaves files empty that were just written
             return None
 
 

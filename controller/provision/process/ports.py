@@ -41,11 +41,15 @@ class Ports:
 def is_free(host: str, port: int) -> bool:
     """Tell whether nobody has the port, by having it for a moment.
 
+    As servers ask for it: the connections of a server that died, which the kernel keeps for a
+    minute, are nobody.
+
     Raises:
         ProvisionError: if the host is no address of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:

@@ -4,6 +4,7 @@ Blocking, for the adapter's threads. What it knows it reads from the sessions' d
 a controller that was started anew knows as much as the one before it.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -56,7 +57,7 @@ class Sessions:
         answers: dict[RouteId, str | ProvisionError] = {}
         with self._starting:
             self._prepare()
-            taken = {p.port for place in places(self._root) if (p := place.promise) is not None}
+            taken = self._taken()
             for order in orders:
                 try:
                     answers[order.route.id] = self._start(order, taken)
@@ -69,29 +70,32 @@ class Sessions:
         return answers
 
     def inspect(self, routes: Sequence[Route]) -> dict[RouteId, Session]:
-        """Tell what became of the sessions.
+        """Tell what became of the sessions; one that cannot be read is left out.
 
         Raises:
-            ProvisionError: if the directory cannot be read.
+            ProvisionError: if none of them can be read.
         """
         self._ender.reap()
-        try:
-            return {route.id: self._inspect(route.id) for route in routes}
-        except OSError as error:
-            raise _unusable(self._root, error) from error
+        found: dict[RouteId, Session] = {}
+        unread: OSError | None = None
+        for route in routes:
+            try:
+                found[route.id] = self._inspect(route.id)
+            except OSError as error:
+                unread = error
+        if unread is not None and not found:
+            raise _unusable(self._root, unread) from unread
+        return found
 
     def stop(self, routes: Sequence[Route]) -> dict[RouteId, ProvisionError | None]:
-        """End the sessions, and wait a while until nothing is left of them.
-
-        Raises:
-            ProvisionError: if the directory cannot be used.
-        """
-        try:
-            left = self._ender.end([Place(self._root, route.id) for route in routes])
-        except OSError as error:
-            raise _unusable(self._root, error) from error
+        """End the sessions, and wait a while until nothing is left of them."""
+        answers: dict[RouteId, ProvisionError | None] = {route.id: None for route in routes}
+        left = self._ender.end([Place(self._root, route.id) for route in routes])
         slow = f"its process was asked to end, and is killed after {self._grace_s:g} s"
-        return {route.id: ProvisionError(slow) if route.id in left else None for route in routes}
+        for name, error in left.items():
+            said = ProvisionError(slow) if error is None else _unusable(self._root, error)
+            answers[RouteId(name)] = said
+        return answers
 
     def _prepare(self) -> None:
         try:
@@ -101,7 +105,20 @@ class Sessions:
         except OSError as error:
             raise _unusable(self._root, error) from error
 
-    def _start(self, order: Order, taken: set[int]) -> str:
+    def _taken(self) -> dict[int, bool]:
+        """Return the ports of all sessions that can be read, and whether they are in use.
+
+        That of a session that is over rests, lest whoever still asks for it gets another replica.
+        """
+        taken: dict[int, bool] = {}
+        for place in places(self._root):
+            with contextlib.suppress(OSError):  # somebody else's folder
+                if (promise := place.promise) is not None:
+                    used = taken.get(promise.port, False)
+                    taken[promise.port] = used or place.exit is None
+        return taken
+
+    def _start(self, order: Order, taken: dict[int, bool]) -> str:
         place = Place(self._root, order.route.id)
         promise = place.promise
         if promise is None:
@@ -115,8 +132,9 @@ class Sessions:
             promise = Promise(
                 token=secrets.token_hex(16), host=self._host, port=port, made_at_s=time.time()
             )
-            taken.add(port)
+            taken[port] = True
             try:
+                place.retire()  # what no promise was left of
                 place.make(promise)
             except OSError as error:
                 raise _unusable(self._root, error) from error
@@ -124,12 +142,12 @@ class Sessions:
             self._spawn(place, promise, order.revision)
         return _session_id(order.route.id)
 
-    def _port(self, revision: Revision, taken: set[int]) -> int:
+    def _port(self, revision: Revision, taken: Mapping[int, bool]) -> int:
         """Return the port the command is going to use: its own when it names no other."""
         fixed = revision.spec.port
         if fixed is None or any("{port}" in word for word in revision.spec.command):
             return self._ports.choose(taken)
-        if fixed in taken or not is_free(self._host, fixed):
+        if taken.get(fixed, False) or not is_free(self._host, fixed):
             raise ProvisionError(
                 f"port {fixed} of revision {revision.number} is taken on {self._host}: write "
                 "{port} into its command, so that every replica gets one of its own"
@@ -189,7 +207,9 @@ class Sessions:
                 state=SessionState.MISSING,
                 exit_reason=f"there is no such session in {self._root}",
             )
-        kept, keeper, ended = place.is_kept(), place.keeper, place.exit  # in this order
+        # In this order: a keeper holds its lock before it writes who it is, and until it has
+        # written how it ended. The other way round, one that comes meanwhile would look dead.
+        keeper, kept, ended = place.keeper, place.is_kept(), place.exit
         state, reason = SessionState.EXITED, ""
         if ended is not None:
             reason = ended.reason
