@@ -62,7 +62,12 @@ class Followers:
         return await self._feed.newest()
 
     async def follow(self, last: int) -> AsyncIterator[ServerSentEventMessage]:
-        """Yield what is written after row `last`, until the time is over."""
+        """Yield what is written after row `last`, until the time is over; nothing when it is full.
+
+        Many who ask at once are all let in before the first of them is counted here.
+        """
+        if self.full:
+            return
         self._count += 1
         try:
             until = anyio.current_time() + FOLLOW_S

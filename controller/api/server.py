@@ -22,17 +22,40 @@ from probe.ops import Listener
 
 HEAD_TIMEOUT_S: Final = 5.0
 HEAD_MAX_BYTES: Final = 16_384
+TAKEN_WITHIN_S: Final = 60.0
+"""Of an answer: 10,000 routes are 7 MB, which a line of 1 Mbit/s takes so long."""
 CONNECTIONS_MAX: Final = 64
 END_WITHIN_S: Final = 1
 
 
 class _Bounded(H11Protocol):
-    """A connection that has to ask within a few seconds; it is closed after its answer."""
+    """A connection that has to ask within a few seconds; it is closed after its answer.
+
+    Who does not take what is sent is let go: it would hold its place for as long as it likes.
+    """
+
+    _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Begin to wait for a request."""
         super().connection_made(transport)
         self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+
+    def on_response_complete(self) -> None:
+        """Begin to wait until all of it is taken; the transport closes only then."""
+        super().on_response_complete()
+        self.loop.call_later(TAKEN_WITHIN_S, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        """Begin to wait until there is room for more."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(TAKEN_WITHIN_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: the other side takes what is sent."""
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
 
     def _give_up(self) -> None:
         asked: object = self.cycle

@@ -42,12 +42,17 @@ def client_of(
 
 
 def _checked(url: str) -> str:
-    parts = urlsplit(url)
     try:
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
+        parts = urlsplit(url)
+        usable = (
+            parts.scheme in ("http", "https")
+            and parts.port != 0
+            and bool(httpx.URL(url).host)  # it refuses names that the standard library lets pass
+            and not (parts.path.strip("/") or parts.query or parts.fragment or parts.username)
+        )
+    except (ValueError, httpx.InvalidURL):
         usable = False
-    if not usable or parts.path.strip("/") or parts.query or parts.fragment or parts.username:
+    if not usable:
         raise InvalidInput(
             f"API URL {url!r} cannot be used; write for example https://controller:9156, the "
             "token in a file of its own"
@@ -65,7 +70,7 @@ def _token(path: Path | None) -> str:
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInput(f"the token file {path} cannot be read: {error}") from error
         where = str(path)
-    if not token.isascii() or len(token.split()) > 1:
+    if not (token.isascii() and token.isprintable()) or len(token.split()) > 1:
         raise InvalidInput(f"{where} does not hold one token and nothing else")
     return token
 

@@ -4,6 +4,8 @@ import hashlib
 import json
 import ssl
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -11,18 +13,25 @@ import httpx
 import pytest
 import trustme
 from anyio import to_thread
+from litestar.types import Receive, Scope, Send
 
-from controller.api.access import Tokens
+from controller.api.access import OPERATOR, Tokens
+from controller.api.events import FOLLOWERS_MAX
+from controller.api.gate import Access, Gate
+from controller.api.server import serve
 from controller.cli.remote import client_of
 from controller.errors import ApiUnreachable, InvalidInput
 from controller.service import Service
 from controller.settings import load
+from probe import ops
 from probe.errors import SettingsError
 from tests.fakes.api import TOKENS, tokens_file
 from tests.fakes.api_server import serving
 from tests.fakes.verbs import apply_demo
 
 WITHIN_S = 20.0
+LARGE = bytes(16 * 1024 * 1024)
+"""More than the kernel takes for a peer that reads nothing."""
 
 
 @pytest.fixture
@@ -73,6 +82,33 @@ class TestEvents:
             await to_thread.run_sync(lambda: list(response.iter_raw()))
         stream.__exit__(None, None, None)
 
+    async def test_no_more_follow_than_may_however_many_come_at_once(self, url: str) -> None:
+        """As after a restart of the controller: the others find room on the port."""
+        left = anyio.Event()
+        counts = {"came": 0, "left": 0}
+        wanted = FOLLOWERS_MAX + 4
+
+        async def follow(client: httpx.AsyncClient) -> None:
+            async with client.stream("GET", f"{url}/v1/events") as stream:
+                counts["came"] += 1
+                async for _ in stream.aiter_raw():
+                    pass
+            counts["left"] += 1
+            if counts["left"] == wanted - FOLLOWERS_MAX:
+                left.set()
+
+        async with (
+            httpx.AsyncClient(timeout=WITHIN_S) as client,
+            anyio.create_task_group() as group,
+        ):
+            for _ in range(wanted):
+                group.start_soon(follow, client)
+            with anyio.fail_after(WITHIN_S):
+                await left.wait()
+            assert counts["came"] == wanted
+            assert counts["left"] == wanted - FOLLOWERS_MAX
+            group.cancel_scope.cancel()
+
 
 class TestWaiting:
     async def test_who_asks_nothing_is_let_go(
@@ -105,6 +141,38 @@ class TestWaiting:
             await stream.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 40_000)
             with anyio.fail_after(WITHIN_S):
                 assert (await stream.receive()).startswith(b"HTTP/1.1 400")
+
+    @pytest.mark.parametrize("pieces", [1, 4])
+    async def test_who_does_not_take_its_answer_keeps_no_place(
+        self, monkeypatch: pytest.MonkeyPatch, pieces: int
+    ) -> None:
+        """Sixty-four of them would have the port answer nobody, a supervisor neither."""
+        monkeypatch.setattr("controller.api.server.TAKEN_WITHIN_S", 0.2)
+        monkeypatch.setattr("controller.api.server.CONNECTIONS_MAX", 2)
+
+        async def app(scope: Scope, _: Receive, send: Send) -> None:
+            parts = [LARGE] * pieces if scope["path"] == "/large" else [b""]
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            for number, part in enumerate(parts, start=1):
+                more = number < len(parts)
+                await send({"type": "http.response.body", "body": part, "more_body": more})
+
+        listener = await ops.bind("127.0.0.1", 0)
+        host, _, port = ops.address_of(listener).partition(":")
+        gate = Gate(app, Access(tokens=None, loopback=True, anonymous=OPERATOR))
+        async with anyio.create_task_group() as group, AsyncExitStack() as stack:
+            group.start_soon(partial(serve, gate, listener, tls=None))
+            for _ in range(2):
+                stuck = await stack.enter_async_context(await anyio.connect_tcp(host, int(port)))
+                await stuck.send(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                await stuck.receive(1)
+            async with httpx.AsyncClient(timeout=WITHIN_S) as client:
+                with anyio.fail_after(WITHIN_S):
+                    while (  # noqa: ASYNC110 - another connection's place has no event
+                        await client.get(f"http://{host}:{port}/")
+                    ).status_code != 200:
+                        await anyio.sleep(0.05)
+            group.cancel_scope.cancel()
 
 
 class TestBeyondLoopback:
@@ -155,11 +223,30 @@ class TestBeyondLoopback:
 
     @pytest.mark.parametrize(
         "api_url",
-        ["", "controller", "ftp://x", "http://", "http://a:b@c", "http://x/v1", "http://x:0"],
+        [
+            "",
+            "controller",
+            "ftp://x",
+            "http://",
+            "http://a:b@c",
+            "http://x/v1",
+            "http://x:0",
+            "http://[::1",
+            "http://[v1.x]:9156",
+            "http://xn--a:9156",
+            "http://a\x01b:9156",
+            "http://\u2100.example",
+        ],
     )
     def test_an_address_that_cannot_be_asked_is_refused(self, api_url: str) -> None:
         with pytest.raises(InvalidInput, match="cannot be used; write for example https://"):
             client_of(api_url)
+
+    def test_a_token_that_no_request_can_carry_is_refused_unseen(self, tmp_path: Path) -> None:
+        (tmp_path / "token").write_bytes(TOKENS["vic"].encode() + b"\x00")
+        with pytest.raises(InvalidInput, match="one token and nothing else") as told:
+            client_of("http://localhost:9156", token_file=tmp_path / "token")
+        assert TOKENS["vic"] not in str(told.value)
 
 
 class TestTokens:
