@@ -16,17 +16,27 @@ from controller.db.repository import Repository
 from controller.db.session import Database
 from controller.errors import NotFound
 from controller.explanation import Clockwork, Explanation
-from controller.model import Deployment, DeploymentId, Route, RouteId, RouteStatus, Snapshot
+from controller.model import (
+    Deployment,
+    DeploymentId,
+    Route,
+    RouteChange,
+    RouteId,
+    RouteStatus,
+    Snapshot,
+)
 from controller.reconcile.handler import World
 from controller.reconcile.health import floors
 from controller.reconcile.observe import is_probed
 from controller.rollout import explain as of_deployment
 from controller.rollout.backoff import WINDOW_S, back_off
+from controller.rollout.cycle import StoodStill
+from controller.rollout.outlook import turn_of
 from controller.rollout.scale import missing
 from controller.route import evict, guard
 from controller.route import explain as of_route
 from controller.route.gates import Bars, Budget, holds
-from controller.route.guard import BusView, Gate, StatusEvidence
+from controller.route.guard import BusView, Gate, HoldCause, StatusEvidence
 from controller.route.guard.budget import deployment_allowance, fleet_allowance
 from controller.route.guard.clocks import stood_still_ms
 from controller.route.guard.evidence import NOTHING_SEEN
@@ -50,7 +60,7 @@ _LEADERS_OWN: Final = frozenset({Gate.COLD_START, Gate.CLOSING, Gate.SECOND_SOUR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Sight:
+class Sight:
     """The fleet as it is explained."""
 
     world: World
@@ -78,18 +88,24 @@ async def explain(
         DatabaseUnreachable: if the database does not answer.
     """
     found = await explaining.find(database, named)
-    sight = await _look(database, bus, found) if world is None else _Sight(world=world)
-    clockwork = Clockwork(
-        period_s={name: settings.period(name).long_s for name in PERIODS},
-        starting_timeout_s=settings.starting_timeout_s,
-        termination_grace_s=settings.termination_grace_s,
-    )
+    sight = await _look(database, bus, found) if world is None else Sight(world=world)
+    clockwork = clockwork_of(settings)
     if found.route is not None:
-        return of_route.explain_route(_route_scene(found, found.route, sight, clockwork))
+        return of_route.explain_route(route_scene(found, found.route, sight, clockwork))
     if found.deployment is None:
         raise NotFound(f"there is no deployment {named!r}; see `fleetpulse deployment list`")
     scene = _deployment_scene(found, found.deployment, sight, clockwork)
     return of_deployment.explain_deployment(await _with_back_off(database, scene))
+
+
+def clockwork_of(settings: Settings) -> Clockwork:
+    """Return the periods and limits that an explanation tells of."""
+    return Clockwork(
+        period_s={name: settings.period(name).long_s for name in PERIODS},
+        starting_timeout_s=settings.starting_timeout_s,
+        unregister_timeout_s=settings.unregister_timeout_s,
+        termination_grace_s=settings.termination_grace_s,
+    )
 
 
 async def _with_back_off(database: Database, scene: of_deployment.Scene) -> of_deployment.Scene:
@@ -101,7 +117,7 @@ async def _with_back_off(database: Database, scene: of_deployment.Scene) -> of_d
     return replace(scene, wait=back_off(failures.get(key, ()), now_ms=scene.now_ms))
 
 
-async def _look(database: Database, bus: ControlBus | None, found: Found) -> _Sight:
+async def _look(database: Database, bus: ControlBus | None, found: Found) -> Sight:
     snapshot = await Repository(database).observe()
     view, probers, trouble = await _look_at_bus(bus, snapshot)
     settled = guard.settled(snapshot.routes, snapshot.deployments)
@@ -112,7 +128,7 @@ async def _look(database: Database, bus: ControlBus | None, found: Found) -> _Si
         newly_unhealthy=found.newly_unhealthy,
     )
     held = guard.held_deployments(snapshot)
-    return _Sight(
+    return Sight(
         world=World(snapshot=snapshot, view=view, hold=hold, held_deployments=held),
         trouble=trouble,
         probers=probers,
@@ -149,26 +165,52 @@ async def _look_at_bus(
     return view, tuple(said.probers.values()), ""
 
 
-def _route_scene(found: Found, route: Route, sight: _Sight, clockwork: Clockwork) -> Scene:
-    world, deployment = sight.world, found.deployment
+def route_scene(found: Found, route: Route, sight: Sight, clockwork: Clockwork) -> Scene:
+    """Return all that is known around one route."""
+    world, owner = sight.world, route.deployment_id
     # As the numbers around it were counted, when it is among what was counted.
     route = next((one for one in world.snapshot.routes if one.id == route.id), route)
+    deployment = world.snapshot.deployments.get(owner, found.deployment)
+    now_ms = world.snapshot.now_ms
     return Scene(
         route=route,
         deployment=deployment,
         name=found.name,
         revision=found.revision,
         history=found.history,
-        now_ms=world.snapshot.now_ms,
+        now_ms=now_ms,
         bars=_bars(found, route, sight, period_s=clockwork.period_s["evict"]),
         clockwork=clockwork,
         bus_trouble=sight.trouble,
         watcher=_watcher(route, sight),
         notes=sight.notes if route.active else (),
+        still_ms=_still(world, owner)(route.entered_at_ms, now_ms),
+        turn=None if deployment is None else _turn(world, route, deployment),
     )
 
 
-def _watcher(route: Route, sight: _Sight) -> Watcher | None:
+def _turn(world: World, route: Route, deployment: Deployment) -> RouteChange | None:
+    rollout = deployment.rollout
+    return turn_of(
+        route,
+        deployment,
+        [one for one in world.snapshot.routes if one.deployment_id == deployment.id],
+        world.snapshot.now_ms,
+        failed=0 if rollout is None else world.snapshot.failed_counts.get(rollout.id, 0),
+        held=world.frozen(deployment.id),
+        still=_still(world, deployment.id),
+    )
+
+
+def _still(world: World, deployment_id: DeploymentId) -> StoodStill:
+    def still(since_ms: int, until_ms: int) -> int:
+        spans = world.snapshot.holds
+        return stood_still_ms(spans, deployment_id, since_ms=since_ms, until_ms=until_ms)
+
+    return still
+
+
+def _watcher(route: Route, sight: Sight) -> Watcher | None:
     partition = partition_of(ReplicaId(route.id))
     for beat in sight.probers:
         if partition in beat.partitions or (beat.sick and len(sight.probers) == 1):
@@ -181,7 +223,7 @@ def _watcher(route: Route, sight: _Sight) -> Watcher | None:
     return None
 
 
-def _bars(found: Found, route: Route, sight: _Sight, *, period_s: float) -> Bars:
+def _bars(found: Found, route: Route, sight: Sight, *, period_s: float) -> Bars:
     world = sight.world
     snapshot, floor_of = world.snapshot, floors(world.snapshot)
     budget = guard.Budget(spent=found.spent)
@@ -195,9 +237,12 @@ def _bars(found: Found, route: Route, sight: _Sight, *, period_s: float) -> Bars
         held_deployments=world.held_deployments,
     )
     stays = wanted.blocked.get(route.id, frozenset())
+    owner = snapshot.deployments.get(route.deployment_id)
+    forced = owner is not None and owner.forced(snapshot.now_ms)
     return Bars(
-        hold=world.hold,
-        held=route.deployment_id in world.held_deployments,
+        hold=frozenset() if forced else world.hold,
+        held=route.deployment_id in world.held_deployments and not forced,
+        forced=forced,
         stays=stays - _LEADERS_OWN if sight.notes else stays,
         view=world.view,
         budget=_budget(found, route, world),
@@ -224,25 +269,22 @@ def _ready(deployment: Deployment | None, snapshot: Snapshot) -> int:
 
 
 def _deployment_scene(
-    found: Found, deployment: Deployment, sight: _Sight, clockwork: Clockwork
+    found: Found, deployment: Deployment, sight: Sight, clockwork: Clockwork
 ) -> of_deployment.Scene:
     world = sight.world
     deployment = world.snapshot.deployments.get(deployment.id, deployment)
     rollout = deployment.rollout
-    held = deployment.id in world.held_deployments
-
-    def still(since_ms: int, until_ms: int) -> int:
-        spans = world.snapshot.holds
-        return stood_still_ms(spans, deployment.id, since_ms=since_ms, until_ms=until_ms)
-
+    causes = world.hold_for(deployment.id)
+    if not causes and world.frozen(deployment.id):
+        causes = frozenset({HoldCause.BUS_UNREACHABLE})
     return of_deployment.Scene(
         deployment=deployment,
         routes=[r for r in world.snapshot.routes if r.deployment_id == deployment.id],
         failed=0 if rollout is None else world.snapshot.failed_counts.get(rollout.id, 0),
         history=found.history,
         now_ms=world.snapshot.now_ms,
-        holds=tuple(holds(world.hold, held=held)),
+        holds=tuple(holds(causes, held=False)),
         clockwork=clockwork,
-        still=still,
+        still=_still(world, deployment.id),
         notes=sight.notes,
     )

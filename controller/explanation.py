@@ -41,6 +41,7 @@ class Clockwork:
     period_s: Mapping[str, float]
     """By handler: the longest time between two runs."""
     starting_timeout_s: float
+    unregister_timeout_s: float
     termination_grace_s: float
 
 

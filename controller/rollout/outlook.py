@@ -4,13 +4,21 @@ Asked of the real rules over the real cycle, and not carried out. Told by `expla
 watch` and on the page; the leader may see the same moment a cycle later, and differently.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from controller.model import Decision, RouteId, RouteStatus, SubStep
-from controller.rollout.cycle import Cycle
+from controller.model import (
+    Decision,
+    Deployment,
+    Route,
+    RouteChange,
+    RouteId,
+    RouteStatus,
+    SubStep,
+)
+from controller.rollout import destroy, machine, scale
+from controller.rollout.cycle import Cycle, StoodStill
 from controller.rollout.give_up import ATTEMPTS_MAX, RULE
-from controller.rollout.machine import rules_of
 from controller.rollout.table import Ending, Rule, first
 from controller.wording import replicas, span
 
@@ -38,6 +46,34 @@ def nobody() -> Iterator[RouteId]:
         yield RouteId("imagined")
 
 
+def turn_of(
+    route: Route,
+    deployment: Deployment,
+    routes: Sequence[Route],
+    now_ms: int,
+    *,
+    failed: int,
+    held: bool,
+    still: StoodStill,
+) -> RouteChange | None:
+    """Return what the step over `deployment` makes of one of its `routes` at its next run.
+
+    The arguments are those of `machine.step`. Rules that fail make nothing of it.
+    """
+    try:
+        decision = (
+            machine.step(
+                deployment, routes, now_ms, failed=failed, fresh=nobody(), held=held, still=still
+            )
+            or scale.step(deployment, routes, fresh=nobody())
+            or destroy.step(deployment, routes)
+        )
+    except Exception:  # noqa: BLE001 - a rule that fails may raise anything; `explain` of it tells
+        return None
+    changes = () if decision is None else decision.routes
+    return next((change for change in changes if change.route.id == route.id), None)
+
+
 def outlook(cycle: Cycle) -> Outlook:
     """Ask the rules; `cycle` has ids that nobody uses.
 
@@ -55,7 +91,7 @@ def outlook(cycle: Cycle) -> Outlook:
 
 
 def _of_rules(cycle: Cycle) -> Outlook:
-    rule = first(rules_of(cycle), cycle)
+    rule = first(machine.rules_of(cycle), cycle)
     left_ms = None if rule.left_ms is None else rule.left_ms(cycle)
     return Outlook(
         rule=rule.name,

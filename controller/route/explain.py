@@ -5,9 +5,9 @@ tells what the other modules of this room would decide, and decides nothing.
 """
 
 from controller.explanation import Explanation, Gate, change_to, in_words, newest_of
-from controller.model import Health, Lifecycle, Route, RouteStatus, Stage
+from controller.model import Health, Route, RouteStatus, Stage
 from controller.route import outlook, seen
-from controller.route.gates import evictions, floor, holds
+from controller.route.gates import evictions, holds, of_orphan
 from controller.route.guard import blind_to
 from controller.route.scene import Scene
 
@@ -51,13 +51,11 @@ def _whereabouts(route: Route) -> str:
 
 def _gates(scene: Scene) -> tuple[Gate, ...]:
     route, deployment, bars = scene.route, scene.deployment, scene.bars
-    if deployment is None or not route.active or route.health_check is None:
+    if deployment is None or not route.active or outlook.leaves(scene.turn):
         return ()
     if scene.orphaned:
-        rolling = deployment.lifecycle is Lifecycle.DEPLOYING
-        kept = route.serves and bars.ready < bars.floor and not rolling
-        return (*holds(bars.hold, held=bars.held), *((floor(bars),) if kept else ()))
-    if route.stage is Stage.WARMING_UP:
+        return () if outlook.is_refused(route, deployment) else tuple(of_orphan(route, bars))
+    if route.stage is Stage.WARMING_UP and route.health_check is not None:
         blind = Gate(
             name="nobody looked",
             text="the time of warming up runs only while somebody looks",
@@ -65,8 +63,8 @@ def _gates(scene: Scene) -> tuple[Gate, ...]:
         )
         unwatched = blind_to(route, bars.view) and not bars.hold
         return (*holds(bars.hold, held=bars.held), *((blind,) if unwatched else ()))
-    if route.status is not RouteStatus.RUNNING:
-        return ()
-    if route.health in deployment.cleanup_target_statuses:
-        return tuple(evictions(route, deployment, bars))
-    return tuple(holds(bars.hold, held=bars.held)) if route.health is not Health.UNHEALTHY else ()
+    if outlook.is_listed(scene):
+        return evictions(route, deployment, bars)
+    checked = route.status is RouteStatus.RUNNING and route.health_check is not None
+    worse = outlook.verdict(scene) is not None or route.health is not Health.UNHEALTHY
+    return tuple(holds(bars.hold, held=False)) if checked and worse else ()

@@ -68,8 +68,11 @@ class Bars:
     """The safety rules as they stand for one route."""
 
     hold: AbstractSet[HoldCause]
+    """Why the fleet is held; nothing where an operator forces the deployment (S21)."""
     held: bool
-    """Whether its deployment is held by a breaker of its own."""
+    """Whether its deployment is held by a breaker of its own, and nobody forces it."""
+    forced: bool = False
+    """Whether an operator answers for its deployment."""
     stays: AbstractSet[HoldCause | guard.Gate] = frozenset()
     """Why the health policy does not take it out now, all reasons; empty: it does."""
     view: BusView
@@ -95,6 +98,15 @@ def evictions(route: Route, deployment: Deployment, bars: Bars) -> tuple[Gate, .
     held = {cause for cause in bars.stays if isinstance(cause, HoldCause)}
     own = {gate for gate in bars.stays if isinstance(gate, guard.Gate)}
     return (*holds(held, held=False), *(_told(gate, bars) for gate in sorted(own)))
+
+
+def of_orphan(route: Route, bars: Bars) -> Iterator[Gate]:
+    """Yield what keeps a route of a revision that nobody uses from going."""
+    yield from holds(bars.hold, held=False)
+    if not bars.view.reachable and not bars.hold and not bars.forced:
+        yield Gate(name="bus", text="the last look at it failed", waits_for="the next one")
+    if route.serves and bars.ready < bars.floor:
+        yield _told(guard.Gate.FLOOR, bars)
 
 
 def _told(gate: guard.Gate, bars: Bars) -> Gate:
@@ -139,8 +151,3 @@ def _words(gate: guard.Gate, bars: Bars) -> tuple[str, str]:
         guard.Gate.TRANSACTION: ("something had changed when it was to be written", "the next run"),
     }
     return known[gate]
-
-
-def floor(bars: Bars) -> Gate:
-    """Return the gate of the ready floor."""
-    return _told(guard.Gate.FLOOR, bars)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from controller.explanation import Clockwork, Happened
-from controller.model import Deployment, Route
+from controller.model import Deployment, Route, RouteChange
 from controller.route.evict import known_revisions
 from controller.route.gates import Bars
 
@@ -39,6 +39,16 @@ class Scene:
     notes: Sequence[str] = ()
     """What is not told, and why."""
     watcher: Watcher | None = None
+    still_ms: int = 0
+    """For how long HOLD has stopped the clock of its stay (S15)."""
+    turn: RouteChange | None = None
+    """What the step over its deployment makes of it at its next run."""
+
+    @property
+    def warmed_s(self) -> float:
+        """Return how much of its time to warm up is over: HOLD, and a new leader, begin it anew."""
+        watched_s = 0.0 if self.bars.hold else self.bars.view.clear_for_s
+        return min(self.stay_s - self.still_ms / 1000, watched_s)
 
     @property
     def stay_s(self) -> float:

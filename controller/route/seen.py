@@ -89,10 +89,20 @@ def counts(scene: Scene) -> Iterator[Count]:
     route, check = scene.route, scene.route.health_check
     stay_s = scene.stay_s
     clocks: dict[Stage | None, tuple[str, float, str]] = {
+        Stage.PENDING: (
+            "starting_timeout_s",
+            scene.clockwork.starting_timeout_s,
+            "without the provisioner's answer before it is given up",
+        ),
         Stage.STARTING: (
             "starting_timeout_s",
             scene.clockwork.starting_timeout_s,
             "without an address before it is given up",
+        ),
+        Stage.DRAINING: (
+            "unregister_timeout_s",
+            scene.clockwork.unregister_timeout_s,
+            "for proxies to be told before it goes on all the same",
         ),
         Stage.COOLING_DOWN: (
             "termination_grace_s",
@@ -100,12 +110,8 @@ def counts(scene: Scene) -> Iterator[Count]:
             "for requests in flight before its session is stopped",
         ),
     }
-    if check is not None:
-        clocks[Stage.WARMING_UP] = (
-            "initial_delay_s",
-            check.initial_delay_s,
-            "of warming up before it is given up",
-        )
+    if check is not None and route.stage is Stage.WARMING_UP:
+        yield _warming(scene, check)
     if (clock := clocks.get(route.stage)) is not None:
         name, limit, what = clock
         text = f"{span(stay_s)} of {span(limit)} {what} ({name})"
@@ -113,6 +119,15 @@ def counts(scene: Scene) -> Iterator[Count]:
     evidence = evidence_of(route, scene.bars.view)
     if evidence is not None and check is not None and probed(route):
         yield from _streaks(route, check, evidence.status)
+
+
+def _warming(scene: Scene, check: HealthCheck) -> Count:
+    """Return the clock of warming up, which runs only while somebody looks (S15)."""
+    name, limit, warmed_s = "initial_delay_s", check.initial_delay_s, scene.warmed_s
+    lost_s = scene.stay_s - warmed_s
+    lost = f", {span(lost_s)} not counted: HOLD, or a new leader" if lost_s >= 1 else ""
+    text = f"{span(warmed_s)} of {span(limit)} of warming up before it is given up ({name}){lost}"
+    return Count(name=name, value=round(warmed_s, 3), limit=limit, text=text)
 
 
 def _streaks(route: Route, check: HealthCheck, status: ReplicaHealthStatus) -> Iterator[Count]:

@@ -16,9 +16,11 @@ from controller.model import (
 from controller.route.explain import explain_route
 from controller.route.gates import Bars, Budget
 from controller.route.guard import BusView, Gate, HoldCause, StatusEvidence
+from controller.route.leave import leave
 from controller.route.scene import Scene, Watcher
 from probe.wire import Phases
 from tests.fakes.nouns import (
+    NEW,
     NOW_MS,
     a_deployment,
     a_revision,
@@ -232,6 +234,7 @@ CASES: dict[str, Explanation] = {
     ),
     "not checked yet": explain(
         entered(40, health=Health.NOT_CHECKED),
+        view={"covered_for_s": {}},
         watcher=Watcher(instance="prober-1", sick="it judged its own /200 as failed"),
     ),
     "unmanaged": explain(entered(3000, health=Health.NOT_CHECKED, health_check=None)),
@@ -248,7 +251,36 @@ CASES: dict[str, Explanation] = {
         entered(40), passed(a_route()), deployment=deploying(current=a_revision(3))
     ),
     "of a deployment that goes": explain(
-        entered(40), passed(a_route()), deployment=a_deployment(lifecycle=Lifecycle.DESTROYING)
+        entered(40),
+        passed(a_route()),
+        deployment=a_deployment(lifecycle=Lifecycle.DESTROYING),
+        turn=leave(a_route(), category="destroying", message="as the test wants"),
+    ),
+    "makes way at once": explain(
+        entered(40),
+        passed(a_route()),
+        deployment=deploying(),
+        turn=leave(
+            a_route(),
+            category="deploying",
+            message="makes way for revision 2: 4 are ready, at least 3 stay so (3 - unavailable 0)",
+        ),
+    ),
+    "makes way later": explain(entered(40), passed(a_route()), deployment=deploying()),
+    "without traffic in a rollout": explain(
+        entered(40, revision_id=NEW.id, traffic=Traffic.INACTIVE, traffic_ratio=0.0),
+        passed(a_route()),
+        deployment=deploying(),
+        revision=2,
+    ),
+    "degraded, and failing": explain(
+        entered(3000, health=Health.DEGRADED), failed(a_route(), times=1, prober="prober-1")
+    ),
+    "warming up, and a HOLD was": explain(
+        entered(100, stage=Stage.WARMING_UP, **PROVISIONING),
+        failed(a_route(), times=4, prober="prober-1"),
+        view={"clear_for_s": 20.0},
+        still_ms=60_000,
     ),
     "draining": explain(
         entered(2, stage=Stage.DRAINING, health=Health.UNHEALTHY, **TERMINATING),

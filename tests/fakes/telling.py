@@ -9,6 +9,7 @@ from tests.fakes.nouns import NOW_MS
 CLOCKWORK = Clockwork(
     period_s={name: period.long_s for name, period in PERIODS.items()},
     starting_timeout_s=1800,
+    unregister_timeout_s=60,
     termination_grace_s=30,
 )
 

@@ -16,21 +16,25 @@ from tests.fakes.telling import Row, told
 GOLDEN = {
     "pending": """
         STATE  provisioning/pending, for 4 s
+        COUNT  4 s of 30 min without the provisioner's answer before it is given up (starting_timeout_s)
         RULE   create, 4 s ago: scaling out: 2 replicas of revision 1 active, 3 wanted
         NEXT   it is handed to the provisioner (provision, within 1 min)
+        NEXT   without an answer it is given up in 29 min 56 s
         """,
     "pending, and the provisioner cannot be asked": """
         STATE  provisioning/pending, for 1 min 5 s
+        COUNT  1 min 5 s of 30 min without the provisioner's answer before it is given up (starting_timeout_s)
         RULE   create, 1 min 5 s ago: scaling out: 2 replicas of revision 1 active, 3 wanted
         TRIED  provision (failure, 3 times), 5 s ago: the fleet does not answer on /run/fleet.sock [ProvisionError]
         NEXT   it is handed to the provisioner (provision, within 1 min)
+        NEXT   without an answer it is given up in 28 min 55 s
         """,
     "starting": """
         STATE  provisioning/starting, for 1 min 35 s
         COUNT  1 min 35 s of 30 min without an address before it is given up (starting_timeout_s)
         RULE   provision, 1 min 35 s ago: handed to the provisioner as session s-1
         NEXT   with an address it warms up, and is probed (check_starting, within 1 min)
-        NEXT   without one it is given up in 28 min 25 s
+        NEXT   without an address it is given up in 28 min 25 s
         """,
     "warming up, and failing": """
         STATE  provisioning/warming up, for 30 s, at 127.0.0.1:8000
@@ -44,10 +48,10 @@ GOLDEN = {
     "warming up under HOLD": """
         STATE  provisioning/warming up, for 30 s, at 127.0.0.1:8000
         PROBE  not known, the bus cannot be read: the bus at redis://10.0.0.1:6379/0 does not answer
-        COUNT  30 s of 1 min of warming up before it is given up (initial_delay_s)
+        COUNT  0 s of 1 min of warming up before it is given up (initial_delay_s), 30 s not counted: HOLD, or a new leader
         HELD   HOLD bus_unreachable: the bus cannot be read; waits for the bus to answer
         NEXT   it serves after the first passing probe; nobody probes it now
-        NEXT   without, it is given up in 30 s at the earliest, and not while it is held
+        NEXT   without, it is given up in 1 min at the earliest, and not while it is held
         """,
     "warming up without a check": """
         STATE  provisioning/warming up, for 30 s, at 127.0.0.1:8000
@@ -73,7 +77,7 @@ GOLDEN = {
         COUNT  7 of 3 failures in a row before UNHEALTHY (max_retries)
         HELD   HOLD breaker: 30 % or more of the fleet, and two routes at least, are not ready; waits for fewer to be so: look for what they share
         HELD   HOLD velocity: more than 5 routes, and 5 % of the fleet, became unhealthy within 60 s; waits for a minute without that
-        NEXT   it is UNHEALTHY once nothing holds that (classify_health, within 1 min)
+        NEXT   it is UNHEALTHY, once nothing holds that (classify_health, within 1 min)
         """,
     "the prober's own fault": """
         STATE  running, healthy, traffic active, for 50 min, at 127.0.0.1:8000
@@ -172,20 +176,21 @@ GOLDEN = {
         STATE  running, healthy, traffic active, for 40 s, at 127.0.0.1:8000
         PROBE  the status on the bus is of another session or address, and says nothing of it
         PROBE  p lacks CPU and probes 1.4 times less often
-        NEXT   nothing: it serves; the next probe is due within 14 s
+        NEXT   it is DEGRADED: no fresh status for 120 s, though a prober covers its partition (classify_health, within 1 min)
         """,
     "an orphan": """
         STATE  running, healthy, traffic active, for 40 s, at 127.0.0.1:8000
         PROBE  passed 1 s ago: OK 200: answered as expected
         COUNT  0 of 3 failures in a row before UNHEALTHY (max_retries)
         HELD   floor: 2 replicas are ready, and 3 are kept; waits for others to become ready
-        NEXT   it leaves: the deployment uses revision 3, it is of 1 (evict, within 1 min)
+        NEXT   it leaves: the deployment uses revision 3, it is of 1, once nothing holds that (evict, within 1 min)
+        NEXT   the next probe is due within 10 s
         """,
     "an orphan in a rollout": """
         STATE  running, healthy, traffic active, for 40 s, at 127.0.0.1:8000
         PROBE  passed 1 s ago: OK 200: answered as expected
         COUNT  0 of 3 failures in a row before UNHEALTHY (max_retries)
-        NEXT   it leaves: the deployment uses revision 3 and 2, it is of 1, and goes within the rollout's bounds (deploying, within 30 s)
+        NEXT   it leaves: the deployment uses revision 3 and 2, it is of 1 (evict, within 1 min)
         """,
     "of a deployment that goes": """
         STATE  running, healthy, traffic active, for 40 s, at 127.0.0.1:8000
@@ -193,10 +198,48 @@ GOLDEN = {
         COUNT  0 of 3 failures in a row before UNHEALTHY (max_retries)
         NEXT   its deployment is deleted: it drains (destroying, within 1 min)
         """,
+    "makes way at once": """
+        STATE  running, healthy, traffic active, for 40 s, at 127.0.0.1:8000
+        PROBE  passed 1 s ago: OK 200: answered as expected
+        COUNT  0 of 3 failures in a row before UNHEALTHY (max_retries)
+        NEXT   it drains: makes way for revision 2: 4 are ready, at least 3 stay so (3 - unavailable 0) (deploying, within 30 s)
+        """,
+    "makes way later": """
+        STATE  running, healthy, traffic active, for 40 s, at 127.0.0.1:8000
+        PROBE  passed 1 s ago: OK 200: answered as expected
+        COUNT  0 of 3 failures in a row before UNHEALTHY (max_retries)
+        NEXT   it makes way for revision 2 in its rollout: fleetpulse explain demo
+        NEXT   the next probe is due within 10 s
+        """,
+    "without traffic in a rollout": """
+        STATE  running, healthy, traffic inactive, for 40 s, at 127.0.0.1:8000
+        PROBE  passed 1 s ago: OK 200: answered as expected
+        COUNT  0 of 3 failures in a row before UNHEALTHY (max_retries)
+        NEXT   its rollout gives it traffic when it is time: fleetpulse explain demo
+        NEXT   the next probe is due within 10 s
+        """,
+    "degraded, and failing": """
+        STATE  running, degraded, traffic active, for 50 min, at 127.0.0.1:8000
+        PROBE  failed 1 s ago by prober-1: CONNECT_REFUSED: nothing listens on the port: starting, or exited
+        COUNT  1 of 3 failures in a row before UNHEALTHY (max_retries)
+        COUNT  0 of 1 passes in a row before HEALTHY (healthy_threshold)
+        NEXT   it is UNHEALTHY after 2 more failures, in 5 s at the earliest, 20 s at its interval
+        NEXT   it is HEALTHY again after the first passing probe; the next probe is due within 10 s
+        """,
+    "warming up, and a HOLD was": """
+        STATE  provisioning/warming up, for 1 min 40 s, at 127.0.0.1:8000
+        PROBE  failed 1 s ago by prober-1: CONNECT_REFUSED: nothing listens on the port: starting, or exited
+        COUNT  20 s of 1 min of warming up before it is given up (initial_delay_s), 1 min 20 s not counted: HOLD, or a new leader
+        COUNT  0 of 1 passes in a row before HEALTHY (healthy_threshold)
+        NEXT   it serves after the first passing probe; the next probe is due within 10 s
+        NEXT   without, it is given up in 40 s at the earliest
+        """,
     "draining": """
         STATE  terminating/draining, for 2 s, at 127.0.0.1:8000
+        COUNT  2 s of 1 min for proxies to be told before it goes on all the same (unregister_timeout_s)
         RULE   evict, 2 s ago: unhealthy, which cleanup_target_statuses of demo lists; at most 1 a minute here and 1 in the fleet, ready floor 3 [HEALTH_POLICY]
-        NEXT   it is out of traffic, and gets its grace period (drain, within 30 s)
+        NEXT   once proxies are told, it gets its grace period (drain, within 30 s)
+        NEXT   if they cannot be told, it goes on in 58 s
         """,
     "cooling down": """
         STATE  terminating/cooling down, for 12 s, at 127.0.0.1:8000
