@@ -75,6 +75,22 @@ async def test_one_of_four_probers_cut_off_evicts_nobody() -> None:
     assert world.evicted_at == {}
 
 
+def quarter_out(route: RouteId, _prober: str) -> float | None:
+    """A quarter of the fleet is down indeed, and everybody finds the same."""
+    return TROUBLE_S if prober_of(ReplicaId(route)) == "p-1" else None
+
+
+async def test_an_outage_that_one_prober_alone_goes_on_seeing_evicts_nobody() -> None:
+    """S11: who confirmed it during the outage has not looked since."""
+    world = World(Farm(fails_since=quarter_out))
+    await world.run(CALM_S + 90.0)
+    world.farm.fails_since = cut_off
+    await world.run(TEN_MINUTES)
+    killed = naive(cut_off, silent=False)
+    told("outage ends for all but one", killed, len(world.evicted_at))
+    assert world.evicted_at == {}
+
+
 async def test_without_second_witnesses_breakers_and_budgets_still_bound_the_harm(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

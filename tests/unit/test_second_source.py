@@ -137,6 +137,24 @@ class TestCase:
         assert case is not None
         assert case == Case(generation=case.generation, since_s=59.0, first="p-2")
 
+    def test_a_confirmation_holds_for_two_minutes_and_then_another_is_needed(self) -> None:
+        """S11: who gave it is not asked while it holds, and may see the route pass by now."""
+        confirmed = [(0, view(by("p-1"))), (5, view(by("p-1"), by("p-2", times=1)))]
+        alone = view(by("p-1", age_s=0.0))
+        for at_s, second in ((124.9, "prober p-2 found the same as p-1"), (125.0, "")):
+            case = after(*confirmed, (at_s, alone))
+            assert case is not None
+            assert case.second == second
+            asked = to_ask({ROUTE.id: case}, alone, asked={}, fleet=20, now_s=at_s)
+            assert bool(asked) is not bool(second)
+
+    def test_who_took_a_confirmed_route_over_does_not_confirm_it_for_ever(self) -> None:
+        """S11: the first witness may be gone, and then the second is the only one."""
+        looks = [(at_s, view(by("p-2", age_s=0.0))) for at_s in range(5, 305, 5)]
+        case = after((0, view(by("p-1"))), *looks)
+        assert case is not None
+        assert (case.first, case.second) == ("p-2", "")
+
 
 class TestAsking:
     def asked(self, cases: dict[RouteId, Case], seen: BusView, size: int = 20) -> dict[Any, Any]:

@@ -44,6 +44,8 @@ class Case:
     """The prober that said so first."""
     second: str = ""
     """Who confirmed it, in words for people; empty: nobody yet."""
+    confirmed_at_s: float = 0.0
+    """When, on the same clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

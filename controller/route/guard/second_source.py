@@ -12,6 +12,7 @@ from hashlib import blake2s
 from typing import Final
 
 from controller.model import Route, RouteId, RouteStatus
+from controller.route.guard.budget import CLOSING_S
 from controller.route.guard.evidence import (
     BusView,
     Case,
@@ -33,6 +34,8 @@ from probe.wire import (
 
 FRESH_AFTER_S: Final = 5.0
 """A second look by the same prober counts when it came so much later than the first word."""
+CONFIRMED_MAX_S: Final = CLOSING_S
+"""So long a confirmation holds: when evictions begin again, none is left from within the HOLD."""
 ASKED_PERCENT: Final = 5
 ASKED_MIN: Final = 8
 """So many second opinions are asked for at once: extra work in failure stays small (S18)."""
@@ -49,7 +52,8 @@ def follow(
     """Return the cases after one more look: those still failing, with who confirms them.
 
     A look that says nothing of a route (the prober's own fault, a slot in error) leaves its case
-    as it is; a pass, an absence or another session ends it.
+    as it is; a pass, an absence or another session ends it. Who confirmed one is not asked again
+    while that holds, so it begins anew when it does not: an outage may be over for all but one.
     """
     followed: dict[RouteId, Case] = {}
     for route in routes:
@@ -67,11 +71,14 @@ def follow(
             continue
         if own is None or not fails(own, route.health_check):
             continue
+        if known is not None and known.second and now_s - known.confirmed_at_s >= CONFIRMED_MAX_S:
+            known = None
         case = known or Case(
             generation=generation_of(route), since_s=now_s - own.age_s, first=own.status.prober
         )
         if not case.second:
-            case = replace(case, second=_confirmation(case, route, own, view, now_s=now_s))
+            second = _confirmation(case, route, own, view, now_s=now_s)
+            case = replace(case, second=second, confirmed_at_s=now_s if second else 0.0)
         followed[route.id] = case
     return followed
 
