@@ -94,7 +94,7 @@ async def explain(
         return of_route.explain_route(route_scene(found, found.route, sight, clockwork))
     if found.deployment is None:
         raise NotFound(f"there is no deployment {named!r}; see `fleetpulse deployment list`")
-    scene = _deployment_scene(found, found.deployment, sight, clockwork)
+    scene = deployment_scene(found, found.deployment, sight, clockwork)
     return of_deployment.explain_deployment(await _with_back_off(database, scene))
 
 
@@ -268,9 +268,10 @@ def _ready(deployment: Deployment | None, snapshot: Snapshot) -> int:
     return sum(route.serves and route.revision_id in known for route in snapshot.routes)
 
 
-def _deployment_scene(
+def deployment_scene(
     found: Found, deployment: Deployment, sight: Sight, clockwork: Clockwork
 ) -> of_deployment.Scene:
+    """Return all that is known around a deployment."""
     world = sight.world
     deployment = world.snapshot.deployments.get(deployment.id, deployment)
     rollout = deployment.rollout

@@ -80,7 +80,7 @@ def explain_deployment(scene: Scene) -> Explanation:
         gates=tuple(_gates(scene)),
         next=tuple(_steps(scene)),
     )
-    return in_words(facts, where=_revisions(deployment), notes=scene.notes)
+    return in_words(facts, where=_revisions(deployment), notes=_notes(scene))
 
 
 def _state(deployment: Deployment) -> str:
@@ -99,11 +99,19 @@ def _revisions(deployment: Deployment) -> str:
 
 
 def _gates(scene: Scene) -> Iterator[Gate]:
-    if scene.deployment.lifecycle is not Lifecycle.DESTROYING:
+    if scene.deployment.lifecycle is Lifecycle.DEPLOYING:
         yield from scene.holds
     if scene.wait is not None:
         left_s = (scene.wait.until_ms - scene.now_ms) / 1000
         yield Gate(name="back-off", text=scene.wait.message, waits_for=span(left_s))
+
+
+def _notes(scene: Scene) -> Iterator[str]:
+    """Tell of HOLD where it holds no step of the deployment itself."""
+    if scene.deployment.lifecycle is Lifecycle.READY:
+        for gate in scene.holds:
+            yield f"{gate.name}: {gate.text}; nobody is evicted meanwhile, its count is kept"
+    yield from scene.notes
 
 
 # Numbers beside their limits.

@@ -85,6 +85,9 @@ CASES: dict[str, Explanation] = {
     "ready, and one is missing": explain(
         a_deployment(), [*fleet(2), a_route(3, status=RouteStatus.TERMINATING)]
     ),
+    "ready, one is missing, and HOLD": explain(
+        a_deployment(), fleet(2), holds=tuple(holds({HoldCause.NO_PROBER}, held=False))
+    ),
     "ready, and its replicas end early": explain(
         a_deployment(),
         fleet(2),

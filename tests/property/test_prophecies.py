@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.db.explaining import Found
-from controller.explaining import Sight, clockwork_of, route_scene
+from controller.explaining import Sight, clockwork_of, deployment_scene, route_scene
 from controller.explanation import Explanation
 from controller.metrics import ControllerMetrics
 from controller.model import (
@@ -35,6 +35,7 @@ from controller.reconcile.deployments import CheckReplicas, Deploying, Destroyin
 from controller.reconcile.handler import DeploymentHandler, Plan, RouteHandler, Schedule, World
 from controller.reconcile.health import CheckWarmingUp, ClassifyHealth, Evict
 from controller.reconcile.observe import Velocity
+from controller.rollout.explain import explain_deployment
 from controller.route import guard
 from controller.route.explain import explain_route
 from controller.settings import Settings
@@ -113,8 +114,13 @@ def done(world: World, route: Route) -> Mapping[str, RouteChange]:
 
 def prophecy(world: World, route: Route) -> Explanation:
     """Explain a route as the leader does."""
+    scene = route_scene(found_in(world, route), route, Sight(world=world), clockwork_of(SETTINGS))
+    return explain_route(scene)
+
+
+def found_in(world: World, route: Route | None) -> Found:
     deployment = world.snapshot.deployments[DEMO]
-    found = Found(
+    return Found(
         route=route,
         deployment=deployment,
         name=deployment.name,
@@ -123,7 +129,6 @@ def prophecy(world: World, route: Route) -> Explanation:
         spent=(),
         newly_unhealthy=0,
     )
-    return explain_route(route_scene(found, route, Sight(world=world), clockwork_of(SETTINGS)))
 
 
 def due(told: Explanation) -> set[str]:
@@ -289,3 +294,14 @@ def test_a_replica_is_given_up_when_it_was_said_to_be(world: World) -> None:
                 before, after = (later(world, step.within_s + by) for by in (-1.0, 1.0))
                 assert "check_warming_up" not in done(before, route), step.text
                 assert "check_warming_up" in done(after, route), step.text
+
+
+@settings(max_examples=EXAMPLES)
+@given(worlds())
+def test_a_deployment_is_said_to_be_held_when_its_rollout_is(world: World) -> None:
+    """R-55, S21: the count of replicas is kept under HOLD, and nothing holds what is forced."""
+    deployment = world.snapshot.deployments[DEMO]
+    sight, clockwork = Sight(world=world), clockwork_of(SETTINGS)
+    told = explain_deployment(deployment_scene(found_in(world, None), deployment, sight, clockwork))
+    held = deployment.lifecycle is Lifecycle.DEPLOYING and world.frozen(DEMO)
+    assert any(gate.name.startswith("HOLD") for gate in told.gates) is held, told.text

@@ -27,6 +27,12 @@ GOLDEN = {
         COUNT  2 of 3 replicas ready: 2 ready, 1 terminating healthy
         NEXT   1 replica to be started (check_replicas, within 30 s)
         """,
+    "ready, one is missing, and HOLD": """
+        STATE  ready, for 1 min 30 s, revision 1
+        COUNT  2 of 3 replicas ready: 2 ready
+        NEXT   1 replica to be started (check_replicas, within 30 s)
+        NOTE   HOLD no_prober: no prober is alive that trusts itself; nobody is evicted meanwhile, its count is kept
+        """,
     "ready, and its replicas end early": """
         STATE  ready, for 1 min 30 s, revision 1
         COUNT  2 of 3 replicas ready: 2 ready
