@@ -5,6 +5,8 @@ prepared under a name, so that a pooler may give every transaction another conne
 in transaction mode): limits are set inside each transaction and end with it.
 """
 
+import os
+import ssl
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -49,6 +51,9 @@ PARAMETERS: Final = (
 )
 """What a URL may carry after its question mark, named as in libpq. Others would become settings
 of the session, which a pooler refuses or gives to a stranger."""
+
+FILES: Final = ("sslcert", "sslcrl", "sslkey", "sslrootcert")
+"""Of these, what names a file: the driver says of one that is absent as little as of a socket."""
 
 _LIMITS: Final = text(
     "SELECT set_config('statement_timeout', :statement, true), "
@@ -139,6 +144,12 @@ class Postgres(Server):
 
     def told(self, error: DBAPIError | OSError) -> ControllerError:
         """Return what went wrong as one sentence with a remedy."""
+        if isinstance(error, ssl.SSLError):
+            return DatabaseUnreachable(
+                f"database {self.shown!r} cannot be reached by TLS ({error}); check sslmode, "
+                "sslrootcert, sslcert and sslkey of the URL, and the name in the server's "
+                "certificate"
+            )
         if isinstance(error, OSError):
             what = str(error) or type(error).__name__
             return DatabaseUnreachable(
@@ -168,10 +179,15 @@ def _dsn(url: str, *, shown: str) -> str:
     """Return the URL as the driver reads it."""
     parts = urlsplit(url)
     query = parse_qsl(parts.query, keep_blank_values=True)
-    for name, _ in query:
+    for name, value in query:
         if name not in PARAMETERS:
             raise InvalidInput(
                 f"database URL {shown!r}: {name!r} is not spoken by this version; "
                 f"after the question mark go {', '.join(PARAMETERS)}"
+            )
+        if name in FILES and value and not os.access(value, os.R_OK):
+            raise InvalidInput(
+                f"database URL {shown!r}: {name} {value!r} cannot be read; name a file in PEM that "
+                "this user may read"
             )
     return urlunsplit(parts._replace(scheme="postgresql", query=urlencode(query)))
