@@ -1,5 +1,7 @@
 """Text into plain values: each key once, no dates, nothing that grows by itself."""
 
+import time
+
 import pytest
 
 from controller.definition.document import Syntax, load
@@ -36,6 +38,48 @@ def test_a_key_that_stands_twice_is_refused_with_its_place(
 ) -> None:
     """R-25"""
     assert refusal(text, syntax).startswith(said)
+
+
+def test_a_large_object_with_a_key_twice_is_refused_at_once() -> None:
+    """R-25: looked for as one would by hand, it took 40 s."""
+    keys = ",".join(f'"k{number}": 1' for number in [*range(50_000), 49_999])
+    began = time.monotonic()
+    assert "the key 'k49999' stands there twice" in refusal(f"{{{keys}}}", Syntax.JSON)
+    assert time.monotonic() - began < 10  # it takes 0.1 s
+
+
+@pytest.mark.parametrize(
+    ("text", "syntax", "said"),
+    [
+        (r'{"a": [1, {"b": "x\ud800y"}]}', Syntax.JSON, r"a[1].b: 'x\ud800y' holds"),
+        (r'{"a": {"\udc80": 1}}', Syntax.JSON, r"a: '\udc80' holds"),
+        (r'"\ud83d"', Syntax.JSON, r"the document: '\ud83d' holds half a character"),
+        ('a: 1\nb: "\\ud800"\n', Syntax.YAML, r"line 2: '\ud800' holds half a character"),
+        ('a: 1\n"\\ud800": 2\n', Syntax.YAML, r"line 2: '\ud800' holds half a character"),
+    ],
+)
+def test_half_a_character_is_refused_with_its_place(text: str, syntax: Syntax, said: str) -> None:
+    """R-25: no database and no wire takes it."""
+    assert refusal(text, syntax).startswith(f"it: {said}")
+
+
+def test_a_character_in_two_halves_is_one() -> None:
+    assert load(r'["\ud83d\ude00"]', syntax=Syntax.JSON, what="it") == ["\U0001f600"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: 1\nb: !!bool hello", "it: line 2: 'hello' is no bool"),
+        ("!!timestamp soon", "it: line 1: 'soon' is no timestamp"),
+        ('!!int ""', "it: line 1: '' is no int"),
+        ('[!!float "-"]', "it: line 1: '-' is no float"),
+        ("!!map [a]", "it is not YAML: expected a mapping node"),
+    ],
+)
+def test_a_value_that_is_not_what_its_tag_says_is_refused(text: str, said: str) -> None:
+    """R-25"""
+    assert refusal(text, Syntax.YAML).startswith(said)
 
 
 def test_the_same_key_at_two_places_is_no_repetition() -> None:
