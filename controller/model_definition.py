@@ -5,6 +5,7 @@ provisioning reads the `RevisionSpec` that was made of it. Lengths of time are s
 names that definition files have. Reading is liberal: what another system stored may say more.
 """
 
+import sys
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -14,6 +15,7 @@ from msgspec import UNSET, UnsetType
 INTERVAL_MAX_S: Final = 1200
 """A third of a target's life on the bus: two probes may fail to refresh it before it is gone."""
 PORT_MAX: Final = 65_535
+FLOAT_MAX: Final = sys.float_info.max
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=PORT_MAX)]
 Interval = Annotated[float, msgspec.Meta(ge=0.1, le=INTERVAL_MAX_S)]
@@ -57,7 +59,10 @@ class ModelService(msgspec.Struct, frozen=True, kw_only=True):
     health_check: ModelHealthCheck | None = None
 
 
-_Word = str | int | float | UnsetType | None
+_Number = int | Annotated[float, msgspec.Meta(ge=-FLOAT_MAX, le=FLOAT_MAX)]
+"""JSON has no infinity and no NaN: stored, either would be read as nothing."""
+
+_Word = str | _Number | UnsetType | None
 
 
 class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +80,7 @@ class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
     framework: tuple[str, ...] | UnsetType | None = UNSET
     label: tuple[str, ...] | UnsetType | None = UNSET
     license: _Word = UNSET
-    min_resource: dict[str, str | int | float] | UnsetType | None = UNSET
+    min_resource: dict[str, str | _Number] | UnsetType | None = UNSET
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):

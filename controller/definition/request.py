@@ -64,8 +64,10 @@ def checked(asked: RevisionRequest) -> RevisionRequest:
     """Return `asked` with its path completed, when what types cannot say holds as well.
 
     Raises:
-        InvalidInput: if the two ways are mixed, or the health check cannot be asked.
+        InvalidInput: if the two ways are mixed, no program can be given the command or the
+            environment, or the health check cannot be asked.
     """
+    _passable(asked)
     written = [name for name in _BY_VARIANT if getattr(asked, name)]
     if asked.variant is not None and written:
         raise InvalidInput(
@@ -81,6 +83,20 @@ def checked(asked: RevisionRequest) -> RevisionRequest:
     if asked.health_check is None:
         return asked
     return msgspec.structs.replace(asked, health_check=_checked_check(asked.health_check))
+
+
+def _passable(asked: RevisionRequest) -> None:
+    no_program = "holds a NUL, which no program can be given; leave it out"
+    for number, word in enumerate(asked.command):
+        if "\0" in word:
+            raise InvalidInput(f"command[{number}]: {word[:80]!r} {no_program}")
+    for name, value in asked.environment.items():
+        if not name or not {"=", "\0"}.isdisjoint(name):
+            raise InvalidInput(
+                f"environment: {name[:80]!r} is no name of a variable; write one without = in it"
+            )
+        if "\0" in value:  # which may be a secret
+            raise InvalidInput(f"environment.{name}: it {no_program}")
 
 
 def _checked_check(check: HealthCheck) -> HealthCheck:

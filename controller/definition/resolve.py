@@ -35,6 +35,8 @@ from controller.model_definition import (
 
 FILE_NAMES: Final = tuple(f"model-definition.{end}" for end in ("yaml", "yml", "json", "toml"))
 """What a definition file may be called."""
+COMMAND_MAX_CHARS: Final = 1_048_576
+"""Linux passes 2 MiB to a program, the environment included."""
 _OPERATORS: Final = frozenset({"&&", "||", "|", ";", "&", ">", ">>", "<", "2>&1"})
 
 _T = TypeVar("_T")
@@ -151,6 +153,14 @@ class _Stack:
             self.refuse(path, "a NUL cannot be passed to a program; leave it out")
         if model_path is None and any(MODEL_PATH in word for word in words):
             self.refuse(path, f"{MODEL_PATH} stands for nothing; give the revision a model_path")
+        longer = len(model_path or "") - len(MODEL_PATH)
+        length = sum(len(word) + word.count(MODEL_PATH) * longer for word in words)
+        if length > COMMAND_MAX_CHARS:
+            self.refuse(
+                path,
+                f"with the path of the model it has {length} characters; at most "
+                f"{COMMAND_MAX_CHARS} can be passed to a program",
+            )
         return tuple(word.replace(MODEL_PATH, model_path or "") for word in words)
 
     def _split(self, command: str, path: Path) -> list[str]:

@@ -210,6 +210,19 @@ def test_an_unknown_key_names_its_place_and_the_nearest_known_one(text: str, sai
         ),
         (toml(top='cleanup_target_statuses = ["healthy"]'), "cleanup_target_statuses: 'healthy'"),
         (
+            toml(revision='command = ["serve", "a\\u0000b"]'),
+            "revision.command[1]: 'a\\x00b' holds a NUL, which no program can be given",
+        ),
+        (
+            toml(revision='environment = {"A=B" = "x"}'),
+            "revision.environment: 'A=B' is no name of a variable; write one without =",
+        ),
+        (toml(revision='environment = {"" = "x"}'), "revision.environment: '' is no name"),
+        (
+            toml(revision='environment = {SECRET = "a\\u0000b"}'),
+            "revision.environment.SECRET: it holds a NUL, which no program can be given",
+        ),
+        (
             toml(revision='command = "serve"'),
             "revision.command: expected array, got str, found 'serve'; write a list such as",
         ),

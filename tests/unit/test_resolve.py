@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from controller.definition.document import Syntax, load
-from controller.definition.layers import DefinitionLayer, layer_from
-from controller.definition.resolve import values_of
+from controller.definition.layers import DefinitionLayer, ModelLayer, ServiceLayer, layer_from
+from controller.definition.resolve import resolve, values_of
+from controller.definition.variants import RuntimeVariant
 from controller.errors import InvalidInput
 from controller.model_definition import ModelDefinition, Source
 from tests.fakes.definitions import (
@@ -328,6 +329,14 @@ MALFORMED: list[tuple[object, str]] = [
         {"models": [{"metadata": {"label": ["a", 1]}}]},
         "models[0].metadata.label[1]: expected str, got int, found 1",
     ),
+    (
+        {"models": [{"metadata": {"min_resource": {"cpu": float("nan")}}}]},
+        "models[0].metadata.min_resource[...]: expected float >=",
+    ),
+    (
+        {"models": [{"metadata": {"version": float("inf")}}]},
+        "models[0].metadata.version: expected float <=",
+    ),
     ({"models": [{}] * 65}, "models: expected array of length <= 64"),
 ]
 
@@ -355,3 +364,14 @@ def test_a_path_that_cannot_be_sent_is_refused() -> None:
     """R-25"""
     with pytest.raises(InvalidInput, match=r"the override: .*\.path: '/a b' must be printable"):
         come_to(override=check(path="/a b"))
+
+
+def test_a_path_put_in_so_often_that_nothing_could_be_started_is_refused() -> None:
+    """A megabyte of placeholders would be stored as hundreds."""
+    words = tuple("{model_path}" * 80 for _ in range(1000))
+    layer = DefinitionLayer(models=(ModelLayer(service=ServiceLayer(start_command=words)),))
+    with pytest.raises(InvalidInput) as refused:
+        resolve(RuntimeVariant.VLLM, file_layer=None, override=layer, model_path="/" * 4096)
+    assert str(refused.value).startswith(
+        "the override: models[0].service.start_command: with the path of the model it has 327680000"
+    )
