@@ -19,6 +19,7 @@ from controller.model import (
     Decision,
     Deployment,
     DeploymentId,
+    HoldSpan,
     Note,
     Route,
     RouteChange,
@@ -26,6 +27,7 @@ from controller.model import (
     Snapshot,
 )
 from controller.route.guard import BusView, HoldCause
+from controller.route.guard.clocks import stood_still_ms
 
 
 class Mark(StrEnum):
@@ -67,6 +69,8 @@ class World:
     """Why the whole fleet is held."""
     held_deployments: frozenset[DeploymentId] = frozenset()
     """Those that a breaker of their own holds (S9)."""
+    jumps: tuple[HoldSpan, ...] = ()
+    """What the database's clock left out: among the snapshot's holds, too."""
 
     @property
     def causes(self) -> frozenset[HoldCause]:
@@ -77,6 +81,17 @@ class World:
     def frozen(self, deployment_id: DeploymentId) -> bool:
         """Tell whether deadlines of one deployment wait: held, or nothing was seen this time."""
         return bool(self.hold_for(deployment_id)) or not self.view.reachable
+
+    def stood_ms(self, route: Route) -> int:
+        """Return how long a route has stood where it stands, by the database's clock (R-36).
+
+        HOLD does not stop this: it is no matter of what probers see.
+        """
+        now_ms, since_ms = self.snapshot.now_ms, route.entered_at_ms
+        left_out_ms = stood_still_ms(
+            self.jumps, route.deployment_id, since_ms=since_ms, until_ms=now_ms
+        )
+        return now_ms - since_ms - left_out_ms
 
     def hold_for(self, deployment_id: DeploymentId) -> frozenset[HoldCause]:
         """Return why one deployment is held; a forced one never is (S21)."""

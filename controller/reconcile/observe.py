@@ -6,24 +6,28 @@ HOLD itself, since when, and what the clocks showed. All of it is of one term of
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Final
 
 import structlog
 
 from controller.bus import ControlBus
 from controller.db.repository import Repository
 from controller.metrics import ControllerMetrics
-from controller.model import Route, RouteStatus, Snapshot, Stage
+from controller.model import HoldSpan, Route, RouteStatus, Snapshot, Stage
 from controller.reconcile.handler import World
 from controller.reconcile.witness import Witness
 from controller.route import guard
 from controller.route.guard import BusView, HoldCause
 from controller.route.guard.budget import START_COVERAGE_PERCENT
-from controller.route.guard.clocks import ClockGuard, ClockReading
+from controller.route.guard.clocks import ClockGuard, ClockReading, jumped_over
 from controller.route.guard.evidence import checked
 from probe.errors import BusError
 from probe.wire import ReplicaId
 
 log = structlog.get_logger()
+
+JUMPS_MAX: Final = 16
+"""So many jumps of the database's clock are remembered; more are no clock to go by."""
 
 
 class Velocity:
@@ -62,6 +66,7 @@ class Observer:
         self._on_failed_look = on_failed_look
         self._reachable = True
         self._clocks = ClockGuard()
+        self._jumps: tuple[HoldSpan, ...] = ()
         self._bus_s: float | None = None
         self._bus_at_s = 0.0
         self._clear_since: float | None = clock()
@@ -89,7 +94,7 @@ class Observer:
         return self._world(await self._repository.observe(), world.view)
 
     def _read_clocks(self, now_ms: int) -> None:
-        before = self._clocks.agree
+        before, last = self._clocks.agree, self._clocks.last
         reading = ClockReading(
             database_s=now_ms / 1000,
             database_at_s=self._clock(),
@@ -97,6 +102,8 @@ class Observer:
             bus_at_s=self._bus_at_s,
         )
         self._clocks = self._clocks.after(reading)
+        if last is not None and (jump := jumped_over(last, reading)) is not None:
+            self._jumps = (*self._jumps, jump)[-JUMPS_MAX:]
         if before and not self._clocks.agree:
             log.warning("clocks_disagree", consequence="nothing is evicted for two looks")
 
@@ -124,7 +131,8 @@ class Observer:
             seen_enough=self._seen_enough,
         )
         world = World(
-            snapshot=snapshot,
+            snapshot=replace(snapshot, holds=(*snapshot.holds, *self._jumps)),
+            jumps=self._jumps,
             view=view,
             hold=held,
             held_deployments=guard.held_deployments(snapshot),

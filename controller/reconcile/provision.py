@@ -37,11 +37,6 @@ def in_stage(world: World, stage: Stage) -> list[Route]:
     return [route for route in world.snapshot.routes if route.stage is stage]
 
 
-def _in_stage_s(world: World, route: Route) -> float:
-    """Return how long a route has stood where it stands, by the database's clock (R-36)."""
-    return (world.snapshot.now_ms - route.entered_at_ms) / 1000
-
-
 def lost(route: Route, session: Session, *, category: str) -> RouteChange:
     """Send a route away whose session is gone: what was known of its health is void."""
     why = f": {session.exit_reason}" if session.exit_reason else ""
@@ -80,7 +75,7 @@ class Provision(RouteHandler):
             revision = revision_of(world, route)
             if revision is None:
                 changes.append(self._orphaned(route))
-            elif (pending_s := _in_stage_s(world, route)) > self._timeout_s:
+            elif (pending_s := world.stood_ms(route) / 1000) > self._timeout_s:
                 changes.append(self._expired(route, pending_s))
             else:
                 orders.append(Order(route=route, revision=revision))
@@ -161,7 +156,7 @@ class CheckStarting(RouteHandler):
 
     def _decide(self, world: World, route: Route, session: Session) -> RouteChange | None:
         if session.state is SessionState.PENDING:
-            return self._expired(route, _in_stage_s(world, route))
+            return self._expired(route, world.stood_ms(route) / 1000)
         if session.state is not SessionState.RUNNING:
             return lost(route, session, category=self.name)
         if session.host is None or session.port is None:

@@ -36,14 +36,13 @@ class Drain(RouteHandler):
 
     async def decide(self, world: World, routes: Sequence[Route]) -> Plan:
         """Let those go on to their grace period whom no proxy knows any more."""
-        now_ms = world.snapshot.now_ms
-        changes = (self._decide(route, now_ms) for route in routes)
+        changes = (self._decide(route, world.stood_ms(route)) for route in routes)
         return Plan(changes=tuple(change for change in changes if change is not None))
 
-    def _decide(self, route: Route, now_ms: int) -> RouteChange | None:
+    def _decide(self, route: Route, stood_ms: int) -> RouteChange | None:
         if not self._registry.knows(route):
             message, code = "out of traffic; requests in flight may finish", ""
-        elif now_ms - route.entered_at_ms >= self._timeout_s * 1000:
+        elif stood_ms >= self._timeout_s * 1000:
             message = (
                 f"proxies could not be told within unregister_timeout_s {self._timeout_s:g}; "
                 "it goes all the same, and they are told as soon as the bus takes it"
@@ -76,11 +75,10 @@ class Terminate(RouteHandler):
 
     def select(self, world: World) -> Sequence[Route]:
         """Select the routes whose grace period is over, by the database's clock (R-36)."""
-        now_ms = world.snapshot.now_ms
         return [
             route
             for route in in_stage(world, Stage.COOLING_DOWN)
-            if now_ms - route.entered_at_ms >= self._grace_ms
+            if world.stood_ms(route) >= self._grace_ms
         ]
 
     async def decide(self, world: World, routes: Sequence[Route]) -> Plan:

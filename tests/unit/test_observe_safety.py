@@ -1,15 +1,21 @@
 """What the observer concludes for safety: sick probers, lost memory, clocks, second witnesses."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import msgspec
 import pytest
 import structlog.testing
 
-from controller.model import DeploymentId
+from controller.model import DeploymentId, Stage, SubStep
+from controller.reconcile.deployments import Deploying
+from controller.reconcile.handler import World
+from controller.reconcile.observe import JUMPS_MAX
 from controller.route.guard import HoldCause, generation_of
 from probe.wire import ReplicaHealthStatus, ReplicaId, partition_of
-from tests.fakes.nouns import DEMO, a_deployment, a_route, failed, fleet
+from tests.fakes.handled import standing
+from tests.fakes.nouns import DEMO, a_deployment, a_route, deploying, failed, fleet
+from tests.fakes.reconcile import ALWAYS
 from tests.fakes.witness import Watch, heartbeat, said
 
 ROUTE = a_route(1)
@@ -97,6 +103,46 @@ class TestClocks:
             holds = [(await watch.look(after_s=1.0)).hold for _ in range(3)]
         assert holds == [{HoldCause.CLOCKS}, {HoldCause.CLOCKS}, frozenset()]
         assert events(logs) == ["clocks_disagree", "hold", "hold_over"]
+
+
+class TestJump:
+    """A database that fails over to a server with another clock, or whose clock is set."""
+
+    async def looks(self, watch: Watch, *, jump_s: float) -> list[World]:
+        await watch.look()
+        await watch.look(after_s=5.0)
+        watch.ledger.skew_s = jump_s
+        return [await watch.look(after_s=5.0) for _ in range(4)]
+
+    @pytest.mark.parametrize("jump_s", [10_800.0, -10_800.0])
+    async def test_no_rollout_turns_back_for_it(self, jump_s: float) -> None:
+        """S19, S15, R-36: its two hours are not over."""
+        watch = Watch([ROUTE])
+        moving = deploying(1)
+        watch.ledger.deployments = (moving,)
+        for world in await self.looks(watch, jump_s=jump_s):
+            decision = Deploying(ALWAYS).decide(world, moving, [ROUTE])
+            change = None if decision is None else decision.change
+            assert change is None or change.sub_step is not SubStep.ROLLING_BACK
+
+    @pytest.mark.parametrize("jump_s", [10_800.0, -10_800.0])
+    @pytest.mark.parametrize("stage", [Stage.PENDING, Stage.STARTING, Stage.COOLING_DOWN])
+    async def test_no_route_has_stood_longer_for_it(self, stage: Stage, jump_s: float) -> None:
+        """S19, R-48: neither is a start given up, nor are requests in flight cut off."""
+        watch = Watch()
+        route = replace(standing(stage), entered_at_ms=watch.ledger.now_ms)
+        watch.ledger.routes = [route]
+        for number, world in enumerate(await self.looks(watch, jump_s=jump_s), start=2):
+            assert world.stood_ms(route) == pytest.approx(
+                min(0.0, jump_s) * 1000 + number * 5_000, abs=100
+            )
+
+    async def test_a_clock_that_is_set_all_the_time_is_remembered_within_bounds(self) -> None:
+        watch = Watch([ROUTE])
+        for number in range(3 * JUMPS_MAX):
+            watch.ledger.skew_s = number * 60.0
+            world = await watch.look(after_s=1.0)
+        assert len(world.jumps) == JUMPS_MAX
 
 
 class TestBreakerOfOne:

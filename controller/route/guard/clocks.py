@@ -41,6 +41,24 @@ def disagreement_s(before: ClockReading, now: ClockReading) -> float:
     return max(abs(database), abs(bus), abs(database - bus))
 
 
+def jumped_over(before: ClockReading, now: ClockReading) -> HoldSpan | None:
+    """Return the time that the database's clock left out between two looks; None: none.
+
+    Nobody lived through it, so no stay and no deadline may count it.
+
+    >>> calm = ClockReading(database_s=100, database_at_s=5, bus_s=None, bus_at_s=5)
+    >>> later = ClockReading(database_s=3710, database_at_s=15, bus_s=None, bus_at_s=15)
+    >>> jumped_over(calm, later)
+    HoldSpan(deployment_id=None, from_ms=110000, to_ms=3710000)
+    >>> jumped_over(later, later)
+    """
+    expected_s = before.database_s + now.database_at_s - before.database_at_s
+    if now.database_s - expected_s <= DISAGREEMENT_MAX_S:
+        return None
+    from_ms, to_ms = int(expected_s * 1000), int(now.database_s * 1000)
+    return HoldSpan(deployment_id=None, from_ms=from_ms, to_ms=to_ms)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockGuard:
     """The last reading, and how many looks a step still holds."""
