@@ -7,6 +7,7 @@ why they are as they are.
 
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -79,12 +80,18 @@ class AppProxy:
         """
         outcomes: list[Outcome] = []
         for start in range(0, len(publications), CHUNK):
-            outcomes += await self._write(publications[start : start + CHUNK], announce=announce)
+            outcomes += await self._write_keys(publications[start : start + CHUNK])
+        told = [
+            each
+            for each, outcome in zip(publications, outcomes, strict=True)
+            if outcome is Outcome.CHANGED or (announce and outcome is Outcome.SAME)
+        ]
+        # After every key, not only its own: a stream that is refused keeps none from being written.
+        for start in range(0, len(told), CHUNK):
+            await self._tell(told[start : start + CHUNK])
         return tuple(outcomes)
 
-    async def _write(
-        self, publications: Sequence[Publication], *, announce: bool
-    ) -> tuple[Outcome, ...]:
+    async def _write_keys(self, publications: Sequence[Publication]) -> tuple[Outcome, ...]:
         batch = self._link.batch()
         values = [values_of(self._keys, each) for each in publications]
         for named in values:
@@ -94,22 +101,19 @@ class AppProxy:
             words += [ROUTES_TTL_S, *together.values()]
             batch.add_words("EVAL", *words, key=next(iter(named)))
         outcomes = tuple(_REPLIES[int(reply)] for reply in await self._link.write(batch))
-        follow = self._link.batch()
         if not self._link.one_server:
+            rest = self._link.batch()
             for named, outcome in zip(values, outcomes, strict=True):
-                rest = list(named.items())[1:] if outcome is not Outcome.OLDER else ()
-                for name, value in rest:
-                    follow.add("SET", name, value, "EX", ROUTES_TTL_S)
-            follow.then()
-        for each, outcome in zip(publications, outcomes, strict=True):
-            if outcome is Outcome.CHANGED or (announce and outcome is Outcome.SAME):
-                for event in _events(each):
-                    follow.add(
-                        "XADD", self._keys.events, "MAXLEN", "~", EVENTS_MAX_LENGTH, "*", *event
-                    )
-        if follow.commands:
-            await self._link.write(follow)
+                for name, value in list(named.items())[1:] if outcome is not Outcome.OLDER else ():
+                    rest.add("SET", name, value, "EX", ROUTES_TTL_S)
+            await self._link.write(rest)
         return outcomes
+
+    async def _tell(self, publications: Sequence[Publication]) -> None:
+        batch = self._link.batch()
+        for event in chain.from_iterable(map(_events, publications)):
+            batch.add("XADD", self._keys.events, "MAXLEN", "~", EVENTS_MAX_LENGTH, "*", *event)
+        await self._link.write(batch)
 
 
 def values_of(keys: ProxyKeys, publication: Publication) -> dict[str, str]:

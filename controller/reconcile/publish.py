@@ -196,8 +196,8 @@ class SyncProxy(FleetHandler):
 
     async def _sync(self, snapshot: Snapshot) -> None:
         now_ms, synced = snapshot.now_ms, self._synced_at_ms
-        if synced is not None and now_ms - synced < self.schedule.period_s * 1000:
-            return
+        if synced is not None and 0 <= now_ms - synced < self.schedule.period_s * 1000:
+            return  # below 0 the clock stepped back, and the keys may not wait for it
         living = [
             each
             for key, each in self.registry.newest.items()

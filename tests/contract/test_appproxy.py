@@ -15,7 +15,7 @@ from controller.publish.appproxy import CHUNK, AppProxy, Outcome
 from controller.publish.keys import EVENTS_MAX_LENGTH, ROUTES_TTL_S, ProxyKeys
 from controller.route.table import ProxyRoute, ProxyTable, Publication
 from probe.bus.connect import Client
-from probe.errors import BusUnreachable
+from probe.errors import BusRefused, BusUnreachable
 from probe.wire import Keys
 from tests.contract.bus_worlds import nobody_at
 from tests.fakes.appproxy import FakeAppProxy
@@ -239,6 +239,21 @@ async def test_many_endpoints_go_together_and_each_has_its_answer(
     assert [place for place, o in enumerate(outcomes) if o is Outcome.OLDER] == [3]
     assert outcomes.count(Outcome.CHANGED) == len(many) - 1
     assert await client.exists(KEYS.connection_info(many[-1].deployment_id))
+
+
+async def test_a_stream_that_refuses_events_costs_no_endpoint_its_keys(
+    proxy: AppProxy, client: Redis
+) -> None:
+    """R-45: somebody else's key of that name, or no right to it; the keys are the truth."""
+    await client.set(KEYS.events, "no stream")
+    many = [
+        a_publication(1, 1, endpoint=DeploymentId(f"many-{number}")) for number in range(CHUNK + 5)
+    ]
+    with pytest.raises(BusRefused, match="WRONGTYPE"):
+        await proxy.write(many, announce=True)
+    told = [await client.exists(KEYS.connection_info(each.deployment_id)) for each in many]
+    assert told == [1] * len(many)
+    assert await client.get(KEYS.events) == b"no stream"
 
 
 async def test_the_stream_does_not_grow_for_ever(proxy: AppProxy, client: Redis) -> None:

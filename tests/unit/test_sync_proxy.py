@@ -121,6 +121,18 @@ async def test_what_is_there_is_renewed_once_a_period(
     assert routes
 
 
+async def test_a_clock_that_stepped_back_delays_no_renewal(
+    desk: Desk, routes: tuple[Route, ...]
+) -> None:
+    """R-45: keys live an hour; a database's clock set back by one let all of them expire."""
+    await desk.run()
+    await desk.run(after_s=-3600)
+    assert desk.bus.writes == 2
+    await desk.run(after_s=PERIOD_S)
+    assert desk.bus.writes == 3
+    assert routes
+
+
 async def test_a_bus_that_failed_is_tried_at_the_next_run_whatever_the_period(
     desk: Desk, routes: tuple[Route, ...]
 ) -> None:
