@@ -37,7 +37,14 @@ class JsonBody(MsgspecDTO[_Body]):
             raise HTTPException(
                 f"{content_type!r} is not read here; send application/json", status_code=415
             )
-        document = _json(value)
+        try:
+            return self._read(_json(value))
+        except RecursionError as error:  # also what was read just so, and is shown or copied next
+            raise HTTPException(
+                "the body is not JSON of a depth that is read here", status_code=400
+            ) from error
+
+    def _read(self, document: object) -> Any:  # noqa: ANN401 - same
         name = str(self.asgi_connection.path_params.get("name", ""))
         kind = self.model_type
         if issubclass(kind, DeploymentFile):
@@ -95,7 +102,7 @@ def _revision_of(name: str, document: object) -> RevisionWish:
 def _json(value: bytes) -> object:
     try:
         return msgspec.json.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise HTTPException(f"the body is not JSON: {error}", status_code=400) from error
 
 

@@ -59,7 +59,7 @@ def provide_by(
     reason: Annotated[
         str,
         Parameter(
-            pattern=r"^[^\x00-\x1f\x7f]*$",
+            pattern=r"\A[^\x00-\x1f\x7f]*\Z",
             max_length=REASON_MAX_CHARS,
             description="Why; kept in the audit log.",
         ),

@@ -107,6 +107,9 @@ class TestRoles:
             assert (await client.delete(DEMO, auth=auth)).status_code == 401
             refused = await client.get("/")
             assert refused.headers["www-authenticate"].startswith("Basic ")
+            for nonsense in (b"Basic", b"Basic \xe9\xe9", b"Basic a", b"Basic /w=="):
+                told = await client.get("/", headers={b"authorization": nonsense})
+                assert told.status_code == 401, nonsense
 
     async def test_refused_tokens_are_told_once_and_never_shown(self, guarded: Api) -> None:
         with structlog.testing.capture_logs() as logs:
@@ -139,6 +142,7 @@ class TestProblems:
             ("GET", "/v1/deployments/demo/history?limit=x", 422, "limit: .*found 'x'"),
             ("GET", f"/v1/routes?after={'0' * 36}", 422, "is gone meanwhile; begin"),
             ("DELETE", f"{DEMO}?reason=%07", 422, "reason: "),
+            ("DELETE", f"{DEMO}?reason=why%0A", 422, "reason: "),
         ],
     )
     async def test_every_refusal_is_a_sentence_with_the_value(
@@ -167,6 +171,12 @@ class TestProblems:
     ) -> None:
         """R-08: the names in the sentence are those that were sent."""
         assert re.search(says, detail(await open_api.put(DEMO, content=body), status))
+
+    async def test_no_depth_of_a_body_is_a_fault_of_ours(self, open_api: httpx.AsyncClient) -> None:
+        """What is read just so may be too deep for the next step: the stack is deeper there."""
+        for depth in range(930, 1000):
+            told = await open_api.patch(DEMO, content=b"[" * depth + b"]" * depth)
+            assert told.status_code in (400, 422), (depth, told.text)
 
     async def test_what_is_not_json_by_its_own_word_is_not_read(
         self, open_api: httpx.AsyncClient
