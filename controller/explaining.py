@@ -1,12 +1,12 @@
-"""Gathers what `explain` tells: from the database and the bus, or from what the leader knows.
+"""Gathers what `explain` tells: from the database, which has the leader's HOLD, and the bus.
 
-Called by the command line, which looks from outside, and by the API, which hands over what the
-leader saw last. A bus that is away is no error here: it is part of the answer.
+Called by the command line and by the API, which both look from outside and say the same. A bus
+that is away is no error here: it is part of the answer.
 """
 
 from dataclasses import dataclass, replace
 from math import inf
-from typing import Final
+from typing import Final, TypedDict
 
 from controller.bus import ControlBus
 from controller.db import explaining
@@ -46,16 +46,16 @@ from probe.errors import BusError
 from probe.wire import ProberHeartbeat, ReplicaId, partition_of
 
 OUTSIDE: Final = (
-    "seen from outside: a second opinion, clocks, and how long the leader has watched are its "
-    "own knowledge, and may hold more than this; its log says `hold`"
+    "seen from outside: a second opinion, and how long a new leader has watched, are its own "
+    "knowledge, and may hold more than this"
 )
 BLIND: Final = (
     "the bus cannot be read from here: this is told from the database alone; the leader may see "
     "more, and says so in its log (`bus_away`)"
 )
 LONG_S: Final = 86_400.0
-"""For how long there was no HOLD, as far as one look can tell."""
-_LEADERS_OWN: Final = frozenset({Gate.COLD_START, Gate.CLOSING, Gate.SECOND_SOURCE, Gate.RAMP})
+"""For how long there was no HOLD, when none is on record."""
+_LEADERS_OWN: Final = frozenset({Gate.COLD_START, Gate.SECOND_SOURCE})
 """What only the leader remembers."""
 
 
@@ -76,11 +76,8 @@ async def explain(
     named: str,
     *,
     settings: Settings,
-    world: World | None = None,
 ) -> Explanation:
     """Explain the deployment of that name, or the route whose id is or begins so.
-
-    With `world`, the leader's own, neither bus nor fleet is looked at anew.
 
     Raises:
         NotFound: if there is none.
@@ -88,7 +85,7 @@ async def explain(
         DatabaseUnreachable: if the database does not answer.
     """
     found = await explaining.find(database, named)
-    sight = await _look(database, bus, found) if world is None else Sight(world=world)
+    sight = await _look(database, bus, found)
     clockwork = clockwork_of(settings)
     if found.route is not None:
         return of_route.explain_route(route_scene(found, found.route, sight, clockwork))
@@ -127,13 +124,28 @@ async def _look(database: Database, bus: ControlBus | None, found: Found) -> Sig
         coverage=guard.coverage_percent(settled, view),
         newly_unhealthy=found.newly_unhealthy,
     )
+    # What only the leader sees, a clock that stepped, probers that are gone, it has recorded.
+    hold = hold or frozenset(cause for cause in HoldCause if cause in found.held)
     held = guard.held_deployments(snapshot)
+    view = replace(view, **_quiet(found, snapshot.now_ms, held=bool(hold)))
     return Sight(
         world=World(snapshot=snapshot, view=view, hold=hold, held_deployments=held),
         trouble=trouble,
         probers=probers,
         notes=(BLIND if trouble else OUTSIDE,),
     )
+
+
+class _Quiet(TypedDict):
+    clear_for_s: float
+    held_before: bool
+
+
+def _quiet(found: Found, now_ms: int, *, held: bool) -> _Quiet:
+    """Return for how long there was no HOLD, as far as it is on record."""
+    over_ms = found.hold_over_ms
+    since_s = LONG_S if over_ms is None else (now_ms - over_ms) / 1000
+    return {"clear_for_s": 0.0 if held else since_s, "held_before": held or over_ms is not None}
 
 
 async def _look_at_bus(

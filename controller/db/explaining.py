@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controller.db.deployments import find_deployments
@@ -15,7 +15,7 @@ from controller.db.events import HistoryEntry
 from controller.db.history import history_of
 from controller.db.rows import route_of, select_routes
 from controller.db.session import Database, now_ms
-from controller.db.tables import deployments, evictions, history, revisions, routes
+from controller.db.tables import deployments, evictions, history, holds, revisions, routes
 from controller.errors import InvalidInput, NotFound
 from controller.model import Deployment, DeploymentId, Health, Route, RouteId
 
@@ -46,6 +46,10 @@ class Found:
     """The health evictions of the last minute."""
     newly_unhealthy: int
     """Routes that became so within the last minute."""
+    held: frozenset[str] = frozenset()
+    """Why the leader holds the fleet: the causes it began with, as it recorded them."""
+    hold_over_ms: int | None = None
+    """When its last HOLD of the fleet ended."""
 
 
 async def find(database: Database, named: str) -> Found:
@@ -66,6 +70,7 @@ async def find(database: Database, named: str) -> Found:
             deployment = next(iter(mine), None)
         name, revision = await _words(connection, route, deployment)
         subject = RouteId(named) if deployment is None else deployment.id
+        held, hold_over_ms = await _held(connection)
         return Found(
             route=route,
             deployment=deployment,
@@ -76,6 +81,8 @@ async def find(database: Database, named: str) -> Found:
             ),
             spent=await _spent(connection),
             newly_unhealthy=await _newly_unhealthy(connection),
+            held=held,
+            hold_over_ms=hold_over_ms,
         )
 
 
@@ -116,6 +123,15 @@ async def _spent(connection: AsyncConnection) -> tuple[tuple[int, DeploymentId],
         evictions.c.at_ms > now_ms() - WINDOW_MS
     )
     return tuple((at_ms, DeploymentId(owner)) for at_ms, owner in await connection.execute(query))
+
+
+async def _held(connection: AsyncConnection) -> tuple[frozenset[str], int | None]:
+    """Return the causes of the HOLD that lasts, and when the last one ended."""
+    fleet = holds.c.deployment_id.is_(None)
+    lasts = select(holds.c.causes).where(fleet, holds.c.to_ms.is_(None))
+    causes = (await connection.execute(lasts)).scalars().all()
+    ended = await connection.execute(select(func.max(holds.c.to_ms)).where(fleet))
+    return frozenset(",".join(causes).split(",")) - {""}, ended.scalar_one()
 
 
 async def _newly_unhealthy(connection: AsyncConnection) -> int:

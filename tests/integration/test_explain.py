@@ -18,7 +18,7 @@ from controller.embedded import EmbeddedValkey
 from controller.errors import InvalidInput
 from controller.explaining import explain
 from controller.explanation import Explanation
-from controller.model import Route
+from controller.model import Health, Route
 from controller.route.guard import generation_of
 from controller.settings import Settings
 from probe.wire import PARTITIONS, Keys, OutcomeKind, Reason, ReplicaId, encode
@@ -108,6 +108,38 @@ async def test_a_bus_that_is_away_is_part_of_the_answer(
     assert told.state == "running, healthy, traffic active"
     assert "the bus cannot be read" in told.unseen
     assert "told from the database alone" in told.text
+
+
+async def test_what_the_leader_alone_sees_is_told_from_its_record(
+    database: Database,
+    repository: Repository,
+    routes: Sequence[Route],
+    epoch: int,
+    bus: EmbeddedValkey,
+) -> None:
+    """R-55, S19: no look from outside sees a clock step; the leader's HOLD is on record."""
+    await said_on(bus, *routes, failures=0)
+    await repository.record_holds({None: "clocks"}, epoch=epoch)
+    told = await explained(database, routes[0].id, bus)
+    assert [gate.name for gate in told.gates] == ["HOLD clocks"]
+
+
+async def test_a_hold_that_is_just_over_still_keeps_from_eviction(
+    database: Database,
+    repository: Repository,
+    routes: Sequence[Route],
+    epoch: int,
+    bus: EmbeddedValkey,
+) -> None:
+    """R-55, S21"""
+    await said_on(bus, *routes[1:], failures=0)
+    await said_on(bus, routes[0], failures=99)
+    await repository.apply([change(routes[0], health=Health.UNHEALTHY)], epoch=epoch)
+    await repository.record_holds({None: "clocks"}, epoch=epoch)
+    await repository.record_holds({}, epoch=epoch)
+    told = await explained(database, routes[0].id, bus)
+    assert "closing" in [gate.name for gate in told.gates]
+    assert "else it is taken out for good, once nothing holds that" in told.text
 
 
 async def test_a_deployment_goes_by_its_name(database: Database, routes: Sequence[Route]) -> None:
