@@ -26,6 +26,7 @@ from controller.db.session import open_database
 from controller.definition.deployment_file import DeploymentFile
 from controller.errors import InvalidInput
 from controller.provision.fleet.client import FleetClient
+from controller.reconcile.together import together
 from controller.service import Service
 from controller.up.files import Files
 from controller.up.janitor import Janitor
@@ -181,7 +182,7 @@ class _Run:
         try:
             await operator.begin()
             deadline = float("inf") if for_s is None else self._started + for_s
-            async with anyio.create_task_group() as group:
+            async with together() as group:
                 group.start_soon(_cancel_on_signal, group.cancel_scope)
                 await self._watch(sight, operator, deadline)
                 group.cancel_scope.cancel()
