@@ -172,12 +172,6 @@ class TestProblems:
         """R-08: the names in the sentence are those that were sent."""
         assert re.search(says, detail(await open_api.put(DEMO, content=body), status))
 
-    async def test_no_depth_of_a_body_is_a_fault_of_ours(self, open_api: httpx.AsyncClient) -> None:
-        """What is read just so may be too deep for the next step: the stack is deeper there."""
-        for depth in range(930, 1000):
-            told = await open_api.patch(DEMO, content=b"[" * depth + b"]" * depth)
-            assert told.status_code in (400, 422), (depth, told.text)
-
     async def test_what_is_not_json_by_its_own_word_is_not_read(
         self, open_api: httpx.AsyncClient
     ) -> None:
