@@ -69,7 +69,8 @@ class Observer:
         self._jumps: tuple[HoldSpan, ...] = ()
         self._bus_s: float | None = None
         self._bus_at_s = 0.0
-        self._clear_since: float | None = clock()
+        self._clear_since: float | None = None
+        self._inherited = False
         self._held: frozenset[HoldCause] = frozenset()
         self._held_before = False
         self._seen_enough = False
@@ -83,6 +84,10 @@ class Observer:
             DatabaseUnreachable: if the database does not answer.
         """
         snapshot = await self._repository.observe()
+        if not self._inherited:
+            # A HOLD that an earlier leader left is closed as slowly as one of this term (S21).
+            self._held_before = None in await self._repository.open_holds()
+            self._inherited = True
         view = await self._view(snapshot.routes)
         # The clock of decisions is read after the statuses, so that no evidence is of later (R-04).
         snapshot = replace(snapshot, now_ms=await self._repository.clock_ms())

@@ -142,6 +142,9 @@ class Rows(Repository):
     async def observe(self) -> Snapshot:
         return snapshot_of(self._world.routes, *self._deployments, now_ms=self._now_ms())
 
+    async def open_holds(self) -> frozenset[DeploymentId | None]:
+        return frozenset()
+
     async def clock_ms(self) -> int:
         return self._now_ms()
 

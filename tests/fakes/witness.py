@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from controller.bus import ControlBus, Evidence
 from controller.db.repository import Repository
 from controller.metrics import ControllerMetrics
-from controller.model import Deployment, Route, Snapshot
+from controller.model import Deployment, DeploymentId, Route, Snapshot
 from controller.reconcile.handler import World
 from controller.reconcile.observe import Observer
 from controller.route.guard import generation_of
@@ -103,6 +103,8 @@ class Ledger(Repository):
         self.routes: list[Route] = []
         self.deployments: tuple[Deployment, ...] = ()
         self.skew_s = 0.0
+        self.held: frozenset[DeploymentId | None] = frozenset()
+        """Who was held when an earlier leader wrote it last."""
         self._readings = 0
         self._clock = clock
         self._asked = asked
@@ -115,6 +117,9 @@ class Ledger(Repository):
     async def observe(self) -> Snapshot:
         self._asked.append("database")
         return snapshot_of(self.routes, *self.deployments, now_ms=self._read())
+
+    async def open_holds(self) -> frozenset[DeploymentId | None]:
+        return self.held
 
     async def clock_ms(self) -> int:
         self._asked.append("clock")

@@ -219,3 +219,22 @@ class TestColdStart:
         assert (view.clear_for_s, view.held_before) == (0.0, False)
         watch.bus.probers = {}
         assert (await watch.look(after_s=5.0)).view.held_before
+
+
+class TestNewLeader:
+    async def test_it_has_watched_since_its_first_look_and_no_longer(self) -> None:
+        """S20: a database that is away at the start lets nobody look."""
+        watch = Watch([ROUTE])
+        assert (await watch.look(after_s=60.0)).view.clear_for_s == 0.0
+
+    @pytest.mark.parametrize(("left", "held"), [(None, True), (DEMO, False)])
+    async def test_a_hold_it_finds_on_record_is_closed_as_slowly_as_its_own(
+        self, left: DeploymentId | None, *, held: bool
+    ) -> None:
+        """S21, S13: a change of leaders is no way around two minutes and a slow beginning."""
+        watch = Watch([ROUTE])
+        watch.ledger.held = frozenset({left})
+        await watch.look()
+        watch.ledger.held = frozenset()
+        view = (await watch.look(after_s=5.0)).view
+        assert (view.clear_for_s, view.held_before) == (5.0, held)
