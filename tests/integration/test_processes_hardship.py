@@ -12,6 +12,7 @@ import pytest
 
 from controller.errors import ProvisionError
 from controller.provision.port import SessionState
+from controller.provision.process.keeper import Keeper
 from controller.provision.process.place import Place
 from controller.provision.process.ports import is_free
 from controller.provision.processes import ProcessProvisioner
@@ -167,3 +168,33 @@ async def test_a_keeper_that_comes_while_it_is_looked_for_is_not_taken_for_dead(
     monkeypatch.setattr(Place, "is_kept", comes_after)
     assert (await session_of(provisioner, order.route)).state is SessionState.PENDING
     came[0].close()
+
+
+async def test_who_never_stops_talking_is_listened_to_in_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its keeper hears neither the request to end, nor that its directory is gone."""
+    keeper = Keeper(tmp_path, {"log_max_bytes": 100_000})
+    said = 0
+
+    def endless(_descriptor: int, count: int) -> bytes:
+        nonlocal said
+        said += 1
+        assert said < 100
+        return b"x" * count
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.read", endless)
+        keeper._read_output()  # of a pipe that is filled faster than it is read
+    keeper._log._file.close()
+    keeper._selector.close()
+
+
+async def test_what_a_killed_controller_left_to_remove_is_removed_by_the_next_one(
+    provisioner: ProcessProvisioner, root: Path
+) -> None:
+    left = root / ".gone-1" / "work"
+    left.mkdir(parents=True)
+    (left / "weights").write_bytes(b"x")
+    await started(provisioner, a_process_order())
+    assert not left.parent.exists()

@@ -97,7 +97,8 @@ class Keeper:
                 key.data()
             self._reap()
             self._decide(time.monotonic())
-        self._read_output()
+        while self._read_output():
+            pass
         self._read_verdict()
         self._write("exit.json", {"reason": self._reason(), "started": not self._failure})
 
@@ -171,14 +172,17 @@ class Keeper:
             self._running = True
             self._write("keeper.json", identity() | {"running": True})
 
-    def _read_output(self) -> None:
+    def _read_output(self) -> bool:
+        """Read once: who never stops talking must wait its turn. False when there is no more."""
         try:
-            while data := os.read(self._output, CHUNK_BYTES):
-                self._log.write(data)
+            data = os.read(self._output, CHUNK_BYTES)
         except BlockingIOError:
-            return
-        if self._output in self._selector.get_map():  # all who could write are gone
+            return False
+        if data:
+            self._log.write(data)
+        elif self._output in self._selector.get_map():  # all who could write are gone
             self._selector.unregister(self._output)
+        return bool(data)
 
     def _pause_s(self) -> float:
         if self._kill_at is None:

@@ -146,6 +146,12 @@ class Place:
             return None
 
 
+def clear(root: Path) -> None:
+    """Remove what somebody who was killed had begun to remove."""
+    for path in root.glob(".gone-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def places(root: Path) -> Iterator[Place]:
     """Yield the places of all sessions below `root`."""
     if not root.is_dir():

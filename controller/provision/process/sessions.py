@@ -23,7 +23,7 @@ from controller.provision.port import Order, Session, SessionState
 from controller.provision.process import identity
 from controller.provision.process.ender import Ender
 from controller.provision.process.identity import TOKEN_NAME, boot_id
-from controller.provision.process.place import Place, Promise, places
+from controller.provision.process.place import Place, Promise, clear, places
 from controller.provision.process.ports import Ports, is_free
 
 LOG_MAX_BYTES: Final = 2 * 1024 * 1024
@@ -102,6 +102,7 @@ class Sessions:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self._root):
                 pass
+            clear(self._root)
         except OSError as error:
             raise _unusable(self._root, error) from error
 
