@@ -74,7 +74,8 @@ class Gate:
             self._check_host(fields)
             _check_origin(scope, fields)
             scope["user"], scope["auth"] = self._principal(scope, fields), None
-            await self._app(scope, _in_time(receive), answer)
+            changes = scope["method"] not in _SAFE
+            await self._app(scope, _in_time(receive, with_body=changes), answer)
         except Refused as refusal:
             await answer.tell(refusal.status, str(refusal))
         except Exception as error:  # noqa: BLE001 - a fault in one request ends no daemon
@@ -131,8 +132,11 @@ class _Answer:
         await self({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def _in_time(receive: Receive) -> Receive:
-    """Return `receive`, but a body has to be there in time: who sends it slowly holds nothing."""
+def _in_time(receive: Receive, *, with_body: bool) -> Receive:
+    """Return `receive`, but a body has to be there in time: who sends it slowly holds nothing.
+
+    One that breaks off is refused, too: left to the application it would be a fault of ours.
+    """
     deadline = anyio.current_time() + BODY_TIMEOUT_S
     whole = False
 
@@ -142,6 +146,8 @@ def _in_time(receive: Receive) -> Receive:
             return await receive()
         with anyio.move_on_after(deadline - anyio.current_time()):
             message = await receive()
+            if with_body and message["type"] == "http.disconnect":
+                raise HTTPException("the connection ended before the body", status_code=400)
             whole = not message.get("more_body", False)
             return message
         raise HTTPException(
