@@ -7,6 +7,7 @@ out, but for a lost lease: then somebody else leads, and this process ends at on
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,8 @@ log = structlog.get_logger()
 
 RELEASE_WITHIN_S: Final = 2.0
 """An ending controller waits no longer for the database: the lease runs out by itself."""
+END_WITHIN_S: Final = 8.0
+"""A server that is there and says nothing holds each transaction for up to 12 s."""
 
 
 class Controller:
@@ -62,6 +65,8 @@ class Controller:
         holder = settings.instance or f"{socket.gethostname()}-{os.getpid()}"
         self._lease = Lease(self._database, holder=holder, lease_s=settings.lease_s)
         self._pulse = Pulse(self._metrics)
+        self._end_anyway = threading.Timer(END_WITHIN_S, _end_now)
+        self._end_anyway.daemon = True
 
     async def run(self, *, once: bool) -> None:
         """Lead whenever the lease can be had, until SIGTERM or SIGINT.
@@ -92,6 +97,7 @@ class Controller:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._close()
+            self._end_anyway.cancel()
 
     def _standing(self) -> Standing:
         return Standing(
@@ -104,6 +110,7 @@ class Controller:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             group.start_soon(self._campaign)
             log.info("ending", signal=(await anext(signals)).name)
+            self._end_anyway.start()
 
     async def _campaign(self) -> None:
         """Take the lease whenever it is free, and lead while it lasts."""
@@ -183,6 +190,12 @@ class Controller:
         await self._provisioner.close()
         await self._bus.aclose()
         await self._database.close()
+
+
+def _end_now() -> None:
+    """End as a crash would, which costs nothing but the wait for the lease."""
+    log.warning("lease_not_released", error=f"still waiting after {END_WITHIN_S:g} s")
+    os._exit(0)
 
 
 async def _check_schema(database_url: str) -> None:
