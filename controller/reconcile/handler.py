@@ -69,6 +69,8 @@ class World:
     """Why the whole fleet is held."""
     held_deployments: frozenset[DeploymentId] = frozenset()
     """Those that a breaker of their own holds (S9)."""
+    closing_deployments: frozenset[DeploymentId] = frozenset()
+    """Those that theirs let go less than two minutes ago: evictions wait there (S21)."""
     jumps: tuple[HoldSpan, ...] = ()
     """What the database's clock left out: among the snapshot's holds, too."""
 

@@ -113,6 +113,7 @@ class Evict(RouteHandler):
             world.view,
             hold=world.hold,
             held_deployments=world.held_deployments,
+            closing=world.closing_deployments,
             budget=self._budget,
             floors=known,
             period_s=self.schedule.period_s,

@@ -13,12 +13,12 @@ import structlog
 from controller.bus import ControlBus
 from controller.db.repository import Repository
 from controller.metrics import ControllerMetrics
-from controller.model import HoldSpan, Route, RouteStatus, Snapshot, Stage
+from controller.model import DeploymentId, HoldSpan, Route, RouteStatus, Snapshot, Stage
 from controller.reconcile.handler import World
 from controller.reconcile.witness import Witness
 from controller.route import guard
 from controller.route.guard import BusView, HoldCause
-from controller.route.guard.budget import START_COVERAGE_PERCENT
+from controller.route.guard.budget import CLOSING_S, START_COVERAGE_PERCENT
 from controller.route.guard.clocks import ClockGuard, ClockReading, jumped_over
 from controller.route.guard.evidence import checked
 from probe.errors import BusError
@@ -71,6 +71,8 @@ class Observer:
         self._bus_at_s = 0.0
         self._clear_since: float | None = None
         self._inherited = False
+        self._broke_at: dict[DeploymentId, float] = {}
+        """When the breaker of each deployment last held it, while that still matters."""
         self._held: frozenset[HoldCause] = frozenset()
         self._held_before = False
         self._seen_enough = False
@@ -86,7 +88,9 @@ class Observer:
         snapshot = await self._repository.observe()
         if not self._inherited:
             # A HOLD that an earlier leader left is closed as slowly as one of this term (S21).
-            self._held_before = None in await self._repository.open_holds()
+            left = await self._repository.open_holds()
+            self._held_before = None in left
+            self._broke_at = dict.fromkeys((one for one in left if one), self._clock())
             self._inherited = True
         view = await self._view(snapshot.routes)
         # The clock of decisions is read after the statuses, so that no evidence is of later (R-04).
@@ -135,16 +139,24 @@ class Observer:
             held_before=self._held_before,
             seen_enough=self._seen_enough,
         )
+        broken = guard.held_deployments(snapshot)
         world = World(
             snapshot=replace(snapshot, holds=(*snapshot.holds, *self._jumps)),
             jumps=self._jumps,
             view=view,
             hold=held,
-            held_deployments=guard.held_deployments(snapshot),
+            held_deployments=broken,
+            closing_deployments=self._closing(broken, now),
         )
         self._metrics.observed(snapshot, world.causes)
         self._metrics.trusted(coverage=coverage / 100, held_deployments=len(world.held_deployments))
         return world
+
+    def _closing(self, broken: frozenset[DeploymentId], now: float) -> frozenset[DeploymentId]:
+        """Return whom a breaker let go only lately: who recovers does not do so at once."""
+        held = self._broke_at | dict.fromkeys(broken, now)
+        self._broke_at = {one: at for one, at in held.items() if now - at < CLOSING_S}
+        return frozenset(self._broke_at) - broken
 
     def _tell(self, held: frozenset[HoldCause]) -> None:
         if held == self._held:

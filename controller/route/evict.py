@@ -115,6 +115,7 @@ def decide(
     floors: Mapping[DeploymentId, int],
     period_s: float,
     held_deployments: AbstractSet[DeploymentId] = frozenset(),
+    closing: AbstractSet[DeploymentId] = frozenset(),
 ) -> Evictions:
     """Return the evictions of this run, orphans first; under HOLD only what is forced.
 
@@ -138,7 +139,10 @@ def decide(
             own_left=own_max - budget.spent_by(deployment_id, now_ms=snapshot.now_ms),
             floor=floors.get(deployment_id),
             ready=ready,
-            held=deployment_id in held_deployments,
+            own={
+                HoldCause.DEPLOYMENT_BREAKER: deployment_id in held_deployments,
+                Gate.CLOSING: deployment_id in closing,
+            },
         )
     return Evictions(changes=orphans + tuple(run.changes), blocked=run.blocked)
 
@@ -175,14 +179,14 @@ class _Run:
         own_left: int,
         floor: int | None,
         ready: int,
-        held: bool,
+        own: Mapping[HoldCause | Gate, bool],
     ) -> None:
         """Take out of one deployment whom every gate lets pass; say of the others which do not."""
         if floor is None:
             self.blocked |= {route.id: frozenset({Gate.NO_FLOOR}) for route in candidates}
             return
         forced = deployment.forced(self._now_ms)
-        general = self._gates | ({HoldCause.DEPLOYMENT_BREAKER} if held else set())
+        general = self._gates | {gate for gate, shut in own.items() if shut}
         left = _Left(
             fleet=self.fleet_left,
             own=own_left,

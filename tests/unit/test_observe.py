@@ -240,6 +240,14 @@ class TestHold:
         assert told == [("hold", "breaker"), ("hold_over", "breaker")]
 
 
+def test_velocity_does_not_hold_for_as_long_as_a_clock_is_set_back() -> None:
+    """S10, S19: the step is a cause of its own."""
+    velocity = Velocity()
+    velocity.add(6, now_ms=NOW_MS)
+    assert velocity.within_a_minute(now_ms=NOW_MS - 60_000) == 6
+    assert velocity.within_a_minute(now_ms=NOW_MS - 60_001) == 0
+
+
 def test_velocity_forgets_after_a_minute() -> None:
     velocity = Velocity()
     velocity.add(3, now_ms=NOW_MS)

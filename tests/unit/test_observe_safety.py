@@ -7,14 +7,25 @@ import msgspec
 import pytest
 import structlog.testing
 
-from controller.model import DeploymentId, Stage, SubStep
+from controller.metrics import ControllerMetrics
+from controller.model import DeploymentId, Health, Stage, SubStep
 from controller.reconcile.deployments import Deploying
 from controller.reconcile.handler import World
+from controller.reconcile.health import Evict
 from controller.reconcile.observe import JUMPS_MAX
 from controller.route.guard import HoldCause, generation_of
 from probe.wire import ReplicaHealthStatus, ReplicaId, partition_of
-from tests.fakes.handled import standing
-from tests.fakes.nouns import DEMO, a_deployment, a_route, deploying, failed, fleet
+from tests.fakes.handled import changes_of, standing
+from tests.fakes.nouns import (
+    DEMO,
+    a_deployment,
+    a_route,
+    a_view,
+    deploying,
+    failed,
+    fleet,
+    seconded,
+)
 from tests.fakes.reconcile import ALWAYS
 from tests.fakes.witness import Watch, heartbeat, said
 
@@ -238,3 +249,45 @@ class TestNewLeader:
         watch.ledger.held = frozenset()
         view = (await watch.look(after_s=5.0)).view
         assert (view.clear_for_s, view.held_before) == (5.0, held)
+
+
+class TestClosingOfOne:
+    """A deployment recovers replica by replica: the last one is no more dead than the others."""
+
+    async def test_the_last_to_recover_is_not_evicted_for_being_the_last(self) -> None:
+        """S9, S21: its breaker lets go at the third of four, and evictions wait two minutes."""
+        ill = [
+            *fleet(3, health=Health.UNHEALTHY),
+            a_route(4, health=Health.UNHEALTHY),
+            *fleet(30, first=50, deployment_id=DeploymentId("others")),
+        ]
+        watch = Watch(ill)
+        watch.ledger.deployments = (
+            a_deployment(replicas=4),
+            a_deployment(id=DeploymentId("others"), name="others", replicas=30),
+        )
+        assert (await watch.look()).held_deployments == {DEMO}
+        watch.ledger.routes = [
+            replace(route, health=Health.HEALTHY) if route.id != ill[3].id else route
+            for route in ill
+        ]
+        world = await watch.look(after_s=10.0)
+        assert world.held_deployments == frozenset()
+        failing = {ill[3].id: failed(ill[3])}
+        world = replace(world, view=a_view(failing, cases=seconded(failing)))
+        metrics = ControllerMetrics()
+        assert await changes_of(Evict(ALWAYS, metrics), world) == {}
+        counted = metrics.registry.get_sample_value
+        assert counted("fleetpulse_evictions_blocked_total", {"cause": "closing"}) == 1
+        assert (await watch.look(after_s=109.9)).closing_deployments == {DEMO}
+        last = await watch.look(after_s=0.1)
+        assert last.closing_deployments == frozenset()
+        last = replace(last, view=world.view, hold=frozenset())
+        assert set(await changes_of(Evict(ALWAYS, metrics), last)) == {ill[3].id}
+
+    async def test_a_new_leader_closes_it_as_slowly(self) -> None:
+        """S21"""
+        watch = Watch([ROUTE])
+        watch.ledger.held = frozenset({DEMO})
+        assert (await watch.look()).closing_deployments == {DEMO}
+        assert (await watch.look(after_s=120.0)).closing_deployments == frozenset()

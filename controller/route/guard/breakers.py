@@ -77,8 +77,10 @@ def too_fast(newly_unhealthy: int, *, fleet: int) -> bool:
 def recent(known_ms: Sequence[int], *, newly: int, now_ms: int) -> tuple[int, ...]:
     """Return the moments routes became unhealthy: those of the last minute, and `newly` now.
 
+    Nor those that a clock set back has put further than that ahead: a step holds by itself.
+
     >>> recent((1_000, 50_000), newly=2, now_ms=61_001)
     (50000, 61001, 61001)
     """
-    kept = tuple(at_ms for at_ms in known_ms if now_ms - at_ms <= VELOCITY_WINDOW_MS)
+    kept = tuple(at_ms for at_ms in known_ms if abs(now_ms - at_ms) <= VELOCITY_WINDOW_MS)
     return kept + (now_ms,) * newly
