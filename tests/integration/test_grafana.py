@@ -198,6 +198,17 @@ def test_an_alert_says_what_it_means_and_is_in_the_list(alert: Mapping[str, Any]
     assert f"| `{alert['alert']}` | {severity} |" in readme
 
 
+def test_every_alert_is_in_the_runbook() -> None:
+    """Each says what to look at, what that means, what to do."""
+    page = (GRAFANA.parent / "docs" / "operations.md").read_text(encoding="utf-8")
+    runbook = page.partition("\n## Runbook\n")[2].partition("\n## ")[0]
+    chapters = runbook.split("\n### ")[1:]
+    for name in (rule["alert"] for rule in RULES if "alert" in rule):
+        named = [chapter for chapter in chapters if f"`{name}`" in chapter]
+        assert named, name
+        assert all(word in named[0] for word in ("*See:*", "*Means:*", "*Do:*")), name
+
+
 def test_what_rules_ask_of_rules_is_recorded() -> None:
     recorded = {rule["record"] for rule in RULES if "record" in rule}
     used = re.findall(r"\w+:fleetpulse_\w+:\w+", " ".join(rule["expr"] for rule in RULES))
