@@ -39,6 +39,7 @@ COMMANDS: Final = {
 }
 """Name, where it lives, and its line in `--help` (which must not import it)."""
 
+_SHOWN_CHARS: Final = 80
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What writing the output may end in; a closed pipe is click's affair."""
 
@@ -56,6 +57,12 @@ def _in_one_line() -> Iterator[None]:
             text = f"{text} See `{error.ctx.command_path} --help`."
         click.echo(f"fleetpulse: {text}", err=True)
         raise click.exceptions.Exit(error.exit_code) from error
+    except UnicodeEncodeError as error:
+        if error.encoding != "utf-8":  # the terminal's
+            raise
+        what = ascii(error.object[:_SHOWN_CHARS])
+        click.echo(f"fleetpulse: {what} is not UTF-8: write it in letters that are", err=True)
+        raise click.exceptions.Exit(2) from error
     except OSError as error:
         if error.errno not in _FULL:
             raise

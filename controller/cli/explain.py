@@ -50,6 +50,10 @@ def explain(
 
     ID is a route's id, how it begins, or a deployment's name.
     """
+    here = bool(database_url or redis_url or file)
+    source = click.get_current_context().get_parameter_source("api_url")
+    if here and source is click.core.ParameterSource.COMMANDLINE:
+        raise click.UsageError("--api and --config, --database or --redis are two places.")
 
     async def work() -> Explanation:
         if api_url and not (database_url or file):

@@ -101,3 +101,27 @@ def test_what_is_typed_goes_before_the_environment(tmp_path: Path) -> None:
     assert (both_typed.exit_code, "two places" in both_typed.stderr) == (2, True)
     neither = typed("route", "list")
     assert (neither.exit_code, "or name a controller with --api" in neither.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("where", [("--api", "http://127.0.0.1:1"), ("--database", "none.db")])
+@pytest.mark.parametrize(
+    "verb",
+    [("deployment", "show", "\udcff"), ("explain", "\udcff"), ("route", "drain", "\udcff")],
+)
+def test_what_is_not_utf8_is_one_sentence(
+    tmp_path: Path, where: tuple[str, str], verb: tuple[str, ...]
+) -> None:
+    """As a terminal of another encoding sends it."""
+    kind, place = where
+    if kind == "--database":
+        place = f"sqlite:///{tmp_path}/{place}"
+        assert typed("db", "upgrade", kind, place).exit_code == 0
+    refused = typed(*verb, kind, place)
+    assert (refused.exit_code, refused.exception.__class__) == (2, SystemExit), refused.exception
+    assert refused.stderr == "fleetpulse: '\\udcff' is not UTF-8: write it in letters that are\n"
+
+
+def test_explain_is_not_asked_at_two_places() -> None:
+    for other in ("--database", "--config", "--redis"):
+        asked = typed("explain", "x", "--api", "http://127.0.0.1:1", other, "y")
+        assert (asked.exit_code, "two places" in asked.stderr) == (2, True), asked.stderr
