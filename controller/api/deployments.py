@@ -24,6 +24,7 @@ from controller.api.views import (
     all_shown,
     applied_shown,
     deployment_shown,
+    route_shown,
     shown,
 )
 from controller.definition.deployment_file import DeploymentFile
@@ -136,9 +137,9 @@ async def deployment_history(verbs: Asked, name: Name, limit: Entries = 50) -> H
 )
 async def register_route(
     verbs: Asked, name: Name, data: JSONBody[RegisterWish], by: GivenBy
-) -> RouteView:
+) -> Response[RouteView]:
     """Add a replica that somebody else runs."""
-    return shown(await verbs.register_route(name, host=data.host, port=data.port, **by), RouteView)
+    return route_shown(await verbs.register_route(name, host=data.host, port=data.port, **by))
 
 
 HANDLERS: Final = (

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final
 
-from litestar import HttpMethod
+from litestar import HttpMethod, Response
 from litestar.params import Parameter
 
 from controller.api.paging import After, Entries, Limit, page_of
@@ -15,7 +15,7 @@ from controller.api.views import (
     Routes,
     RouteView,
     all_shown,
-    shown,
+    route_shown,
 )
 from controller.explanation import Explanation
 from controller.model import RouteId
@@ -33,9 +33,9 @@ async def list_routes(
 
 
 @looks("/v1/routes/{route_id:str}", 404)
-async def get_route(verbs: Asked, route_id: RouteIdText) -> RouteView:
-    """Show a route, also one that ended."""
-    return shown(await verbs.get_route(RouteId(route_id)), RouteView)
+async def get_route(verbs: Asked, route_id: RouteIdText) -> Response[RouteView]:
+    """Show a route, also one that ended; its ETag is its version."""
+    return route_shown(await verbs.get_route(RouteId(route_id)))
 
 
 @looks("/v1/routes/{route_id:str}/history", 404)
@@ -52,9 +52,9 @@ async def explain_route(explained: Explained, route_id: RouteIdText) -> Explanat
 
 
 @changes("/v1/routes/{route_id:str}/drain", HttpMethod.POST, status_code=200)
-async def drain_route(verbs: Asked, route_id: RouteIdText, by: GivenBy) -> RouteView:
+async def drain_route(verbs: Asked, route_id: RouteIdText, by: GivenBy) -> Response[RouteView]:
     """Take a replica out; If-Match is of the route's version."""
-    return shown(await verbs.drain_route(RouteId(route_id), **by), RouteView)
+    return route_shown(await verbs.drain_route(RouteId(route_id), **by))
 
 
 @looks("/v1/audit")

@@ -20,6 +20,7 @@ from controller.model import (
     Outcome,
     Policy,
     RevisionSpec,
+    Route,
     RouteStatus,
     Stage,
     SubStep,
@@ -236,10 +237,15 @@ def deployment_shown(deployment: Deployment) -> Response[DeploymentView]:
     return Response(shown(deployment, DeploymentView), headers=_etag(deployment))
 
 
+def route_shown(route: Route) -> Response[RouteView]:
+    """Return a route as the API shows it, with its version as the ETag."""
+    return Response(shown(route, RouteView), headers=_etag(route))
+
+
 def applied_shown(applied: DeploymentApplied) -> Response[AppliedView]:
     """Return what was done to a deployment, with its version as the ETag."""
     return Response(shown(applied, AppliedView), headers=_etag(applied.deployment))
 
 
-def _etag(deployment: Deployment) -> dict[str, str]:
-    return {"etag": f'"{deployment.version}"'}
+def _etag(noun: Deployment | Route) -> dict[str, str]:
+    return {"etag": f'"{noun.version}"'}
