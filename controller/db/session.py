@@ -97,7 +97,7 @@ class Database:
         Raises:
             LeaseLost: if `epoch` is not, or no longer, the one that leads.
             Conflict: if another transaction stood in the way; nothing is written.
-            DatabaseUnreachable: if the database does not answer, or stays busy for 5 s.
+            DatabaseUnreachable: if the database does not answer, or stays busy for up to 5 s.
         """
         async with self._transaction(Purpose.WRITE) as connection:
             now = await _pass_fence(connection, epoch)
@@ -114,7 +114,7 @@ class Database:
             LeaseLost: if `epoch` is not, or no longer, the one that leads.
             Conflict: if others stood in the way each time.
             IntegrityError: if the rows are there each time.
-            DatabaseUnreachable: if the database does not answer, or stays busy for 5 s.
+            DatabaseUnreachable: if the database does not answer, or stays busy for up to 5 s.
         """
         for left in reversed(range(TRIES)):
             try:
