@@ -28,7 +28,7 @@ POOL_TIMEOUT_S: Final = 5.0
 STATEMENT_TIMEOUT_MS: Final = 5_000
 """A third of a lease: the largest statement (10,000 routes read) takes a tenth of a second."""
 LOCK_TIMEOUT_MS: Final = 4_000
-"""How long another writer's row is waited for: less than a statement, which else is what is told."""
+"""How long another writer's row is waited for: less than a statement, or that one is told of."""
 IDLE_TIMEOUT_MS: Final = 3_000
 """Whoever holds a transaction open and says nothing is cut off: a controller that was stopped in
 the middle of one would keep its successor from the lease for longer than the lease."""
