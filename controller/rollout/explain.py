@@ -19,7 +19,7 @@ from controller.explanation import (
     newest_of,
 )
 from controller.model import Deployment, Lifecycle, Route, SubStep
-from controller.rollout import machine
+from controller.rollout import machine, scale
 from controller.rollout.backoff import BackOff
 from controller.rollout.cycle import Cycle, StoodStill, failed_max, never_still
 from controller.rollout.outlook import nobody, outlook
@@ -233,6 +233,10 @@ def _at_rest(scene: Scene) -> Step:
         return Step(text=text, within_s=wait_s)
     if missing < 0:
         return Step(text=f"{replicas(-missing)} to be drained {within}", within_s=0.0)
+    decision = scale.step(deployment, scene.routes, fresh=nobody())
+    if decision is not None and decision.routes:
+        text = f"{replicas(len(decision.routes))} to get the traffic that a rollout left them"
+        return Step(text=f"{text} without {within}", within_s=0.0)
     waiting = sum(not route.ready for route in mine)
     if waiting:
         text = f"{replicas(waiting)} not ready: explain them, see fleetpulse route list"

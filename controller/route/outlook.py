@@ -301,6 +301,10 @@ def _terminating(scene: Scene) -> tuple[Step, ...]:
 def _replacement(deployment: Deployment | None) -> str:
     if deployment is None or deployment.lifecycle is Lifecycle.DESTROYING:
         return "nothing: it never comes back, and its deployment is gone or going"
+    current = deployment.current
+    if current is not None and current.spec.external:
+        name = deployment.name
+        return f"nothing: it never comes back; for another one: fleetpulse route register {name}"
     return (
         "nothing: it never comes back; another one is started while fewer than "
         f"{deployment.target_count} are active"

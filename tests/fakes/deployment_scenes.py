@@ -99,6 +99,9 @@ CASES: dict[str, Explanation] = {
         ),
     ),
     "ready, and one too many": explain(a_deployment(), fleet(4)),
+    "ready, and one has no traffic": explain(
+        a_deployment(), [*fleet(2), a_route(3, traffic=Traffic.INACTIVE, traffic_ratio=0.0)]
+    ),
     "ready, and one is not": explain(a_deployment(), fleet(3, bad=1)),
     "ready, external, and one is missing": explain(
         a_deployment(current=a_revision(1, external=True)), fleet(2)

@@ -309,6 +309,10 @@ CASES: dict[str, Explanation] = {
             )
         ],
     ),
+    "terminated, and run by somebody else": explain(
+        entered(7500, status=RouteStatus.TERMINATED, traffic=Traffic.INACTIVE),
+        deployment=a_deployment(current=a_revision(1, external=True)),
+    ),
     "failed to start": explain(
         entered(90, status=RouteStatus.FAILED_TO_START, host=None, port=None),
         deployment=None,

@@ -64,6 +64,7 @@ TWICE: Final = msgspec.structs.replace(CHECK, healthy_threshold=2)
 LOST: Final = a_revision(7)
 """A revision no pointer leads to."""
 EXAMPLES: Final = 80
+DONE: Final = ("started", "drained")
 DUE: Final = re.compile(r"\((\w+), within")
 """What runs next, in the sentence of a step."""
 
@@ -305,3 +306,27 @@ def test_a_deployment_is_said_to_be_held_when_its_rollout_is(world: World) -> No
     told = explain_deployment(deployment_scene(found_in(world, None), deployment, sight, clockwork))
     held = deployment.lifecycle is Lifecycle.DEPLOYING and world.frozen(DEMO)
     assert any(gate.name.startswith("HOLD") for gate in told.gates) is held, told.text
+
+
+@settings(max_examples=EXAMPLES)
+@given(worlds())
+def test_a_deployment_is_told_what_its_next_run_does(world: World) -> None:
+    """R-55: how many are started and sent away, and whether nothing changes at all."""
+    deployment = world.snapshot.deployments[DEMO]
+    told = explain_deployment(
+        deployment_scene(
+            found_in(world, None), deployment, Sight(world=world), clockwork_of(SETTINGS)
+        )
+    )
+    runs = [h for h in deployment_handlers() if deployment in h.select(world)]
+    made = [h.decide(world, deployment, world.snapshot.routes) for h in runs]
+    real = next((decision for decision in made if decision is not None), None)
+    gone = [] if real is None else [c for c in real.routes if c.status is RouteStatus.TERMINATING]
+    text = told.next[0].text
+    if deployment.lifecycle is Lifecycle.READY:
+        started, drained = (re.findall(rf"(\d+) replicas? to be {w}", text) for w in DONE)
+        assert [int(n) for n in started] == ([len(real.create)] if real and real.create else [])
+        assert [int(n) for n in drained] == ([len(gone)] if gone else [])
+    if real is not None and (real.create or real.routes or real.change is not None):
+        assert not text.startswith("nothing"), (text, real)
+        assert "waits for" not in text, (text, real)

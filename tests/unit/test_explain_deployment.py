@@ -44,6 +44,11 @@ GOLDEN = {
         COUNT  4 of 3 replicas ready: 4 ready
         NEXT   1 replica to be drained (check_replicas, within 30 s)
         """,
+    "ready, and one has no traffic": """
+        STATE  ready, for 1 min 30 s, revision 1
+        COUNT  3 of 3 replicas ready: 3 ready
+        NEXT   1 replica to get the traffic that a rollout left them without (check_replicas, within 30 s)
+        """,
     "ready, and one is not": """
         STATE  ready, for 1 min 30 s, revision 1
         COUNT  2 of 3 replicas ready: 2 ready, 1 running unhealthy

@@ -251,6 +251,10 @@ GOLDEN = {
         RULE   terminate, 2 h 5 min ago: session stopped
         NEXT   nothing: it never comes back; another one is started while fewer than 3 are active
         """,
+    "terminated, and run by somebody else": """
+        STATE  terminated, for 2 h 5 min, at 127.0.0.1:8000
+        NEXT   nothing: it never comes back; for another one: fleetpulse route register demo
+        """,
     "failed to start": """
         STATE  failed to start, for 1 min 30 s
         RULE   provision, 1 min 30 s ago: the provisioner refused: no such image [PROVISION_REFUSED]
