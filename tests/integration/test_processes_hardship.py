@@ -1,5 +1,6 @@
 """Replicas as real processes where something is in the way: chatter, bad files, a busy machine."""
 
+import errno
 import fcntl
 import json
 import os
@@ -13,7 +14,7 @@ import pytest
 from controller.errors import ProvisionError
 from controller.provision.port import SessionState
 from controller.provision.process.keeper import Keeper
-from controller.provision.process.place import Place
+from controller.provision.process.place import Place, Promise
 from controller.provision.process.ports import is_free
 from controller.provision.processes import ProcessProvisioner
 from tests.fakes.fleet import a_route
@@ -198,3 +199,37 @@ async def test_what_a_killed_controller_left_to_remove_is_removed_by_the_next_on
     (left / "weights").write_bytes(b"x")
     await started(provisioner, a_process_order())
     assert not left.parent.exists()
+
+
+async def test_on_a_disk_that_its_log_filled_a_keeper_still_says_why_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log.1").write_bytes(b"x")
+    write = Path.write_text
+
+    def full(path: Path, text: str, encoding: str) -> int:
+        if (tmp_path / "log.1").exists() or (tmp_path / "log").stat().st_size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, text, encoding=encoding)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    keeper = Keeper(tmp_path, {"log_max_bytes": 100_000})
+    keeper._log.write(b"last line\n")
+    keeper._write("exit.json", {"reason": "exited with code 7", "started": True})
+    keeper._log._file.close()
+    keeper._selector.close()
+    ended = Place(tmp_path.parent, tmp_path.name).exit
+    assert ended is not None
+    assert ended.reason == "exited with code 7"
+
+
+async def test_a_full_disk_is_told_with_what_helps(
+    provisioner: ProcessProvisioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_place: Place, _promise: Promise) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Place, "make", full)
+    order = a_process_order()
+    answer = str((await provisioner.start([order]))[order.route.id])
+    assert answer.endswith("cannot be used: No space left on device; make room on its disk")

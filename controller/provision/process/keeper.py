@@ -6,6 +6,7 @@ ids nobody else can have. It ends when asked to, when its command has ended, and
 directory is gone. Run as a script by `sessions`; knows the standard library alone.
 """
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -49,6 +50,11 @@ class Log:
             self._file.flush()
         except (OSError, ValueError):  # ValueError: closed, and could not be opened anew
             return
+
+    def make_room(self) -> None:
+        """Give up what was said: on a full disk there is something more important to write."""
+        self._path.with_suffix(".1").unlink(missing_ok=True)
+        os.truncate(self._path, 0)
 
     def tail(self) -> str:
         """Return the last lines on one line, without what a terminal would obey."""
@@ -239,11 +245,15 @@ class Keeper:
     def _write(self, name: str, value: dict[str, Any]) -> None:
         """Write a file whole or not at all; one whose directory is gone is for nobody."""
         path = self._directory / name
-        try:
-            path.with_suffix(".new").write_text(json.dumps(value), encoding="utf-8")
+        with contextlib.suppress(OSError):
+            try:
+                path.with_suffix(".new").write_text(json.dumps(value), encoding="utf-8")
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                self._log.make_room()
+                path.with_suffix(".new").write_text(json.dumps(value), encoding="utf-8")
             path.with_suffix(".new").replace(path)
-        except OSError:
-            return
 
 
 def signal_name(number: int) -> str:

@@ -5,6 +5,7 @@ a controller that was started anew knows as much as the one before it.
 """
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -252,7 +253,8 @@ def _violent_end(keeper: identity.Identity | None) -> str:
 
 
 def _unusable(root: Path, error: OSError) -> ProvisionError:
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "make room on its disk" if is_full else "name one that this user may write to"
     return ProvisionError(
-        f"process_directory {str(root)!r} cannot be used: {error.strerror or error}; name one "
-        "that this user may write to"
+        f"process_directory {str(root)!r} cannot be used: {error.strerror or error}; {remedy}"
     )
