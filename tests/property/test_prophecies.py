@@ -184,6 +184,7 @@ def worlds(draw: st.DrawFn) -> World:
         "cleanup_target_statuses": frozenset(
             draw(st.sampled_from([[Health.UNHEALTHY], [Health.UNHEALTHY, Health.DEGRADED], []]))
         ),
+        "kept": draw(st.sampled_from([None, None, LOST])),
         "forced_until_ms": draw(st.sampled_from([None, None, NOW_MS + 60_000])),
     }
     policy = Policy(strategy=draw(st.sampled_from(["rolling", "blue-green"])), surge=1)
