@@ -7,15 +7,20 @@ is counted here over what every leader did, so that a change of leaders does not
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from sqlalchemy import func, insert, select
 
 from controller.db.bulk import chunks
 from controller.db.session import Write
-from controller.db.tables import deployments, evictions
+from controller.db.tables import deployments, evictions, storable
 from controller.model import Deployment, DeploymentId, RouteId
 from controller.route.evict import HEALTH_POLICY, Eviction
 from controller.route.guard.budget import WINDOW_MS
+
+PROBER_MAX: Final = 128
+SEQ_MAX: Final = 2**63 - 1
+"""What the columns hold."""
 
 Pointers = tuple[str | None, str | None, str]
 
@@ -57,8 +62,9 @@ async def record(write: Write, done: Iterable[Eviction]) -> None:
             "deployment_id": each.deployment.id,
             "route_id": each.change.route.id,
             "cause": each.change.error_code.lower(),
-            "prober": each.prober,
-            "seq": each.seq,
+            # As the bus has them, which bounds neither.
+            "prober": storable(each.prober)[:PROBER_MAX],
+            "seq": max(-SEQ_MAX, min(each.seq, SEQ_MAX)),
             "evidence_age_ms": each.age_ms + max(0, write.now_ms - each.decided_at_ms),
             "epoch": write.epoch or 0,
             "at_ms": write.now_ms,

@@ -35,6 +35,13 @@ metadata: Final = MetaData(
 )
 
 
+def storable(text: str) -> str:
+    """Return the text with what PostgreSQL cannot store replaced."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
 class FreeText(TypeDecorator[str]):
     """What people and replicas said: stored whatever is in it.
 
@@ -47,9 +54,7 @@ class FreeText(TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """Return the text with what cannot be stored replaced."""
-        if value is None or (value.isascii() and "\0" not in value):
-            return value
-        return value.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+        return None if value is None else storable(value)
 
 
 _ID = String(36)

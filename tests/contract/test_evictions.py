@@ -57,6 +57,18 @@ async def test_an_eviction_leaves_a_record_of_what_was_believed(
     assert await rows(database, RECORDED) == [(route.id, "health_policy", "p-1", 9, epoch)]
 
 
+async def test_a_status_that_does_not_fit_its_record_keeps_nobody_from_being_evicted(
+    database: Database, repository: Repository, deployment: Deployment, epoch: int
+) -> None:
+    """S14: the bus bounds neither; one status must not undo the evictions of all others."""
+    route, *_ = await three(repository, deployment, epoch)
+    believed = out(route, await repository.observe())
+    unfit = replace(believed, prober="p\0" + "x" * 200, seq=10**25)
+    assert (await repository.evict([unfit], epoch=epoch)).applied == 1
+    ((_, _, prober, seq, _),) = await rows(database, RECORDED)
+    assert (prober, seq) == ("p\ufffd" + "x" * 126, 2**63 - 1)
+
+
 async def test_one_that_changed_meanwhile_is_lost_and_the_others_go(
     database: Database, repository: Repository, deployment: Deployment, epoch: int
 ) -> None:
