@@ -37,7 +37,7 @@ from controller.route import evict, guard
 from controller.route import explain as of_route
 from controller.route.gates import Bars, Budget, holds
 from controller.route.guard import BusView, Gate, HoldCause, StatusEvidence
-from controller.route.guard.budget import deployment_allowance, fleet_allowance
+from controller.route.guard.budget import CLOSING_S, deployment_allowance, fleet_allowance
 from controller.route.guard.clocks import stood_still_ms
 from controller.route.guard.evidence import NOTHING_SEEN
 from controller.route.scene import Scene, Watcher
@@ -129,11 +129,25 @@ async def _look(database: Database, bus: ControlBus | None, found: Found) -> Sig
     held = guard.held_deployments(snapshot)
     view = replace(view, **_quiet(found, snapshot.now_ms, held=bool(hold)))
     return Sight(
-        world=World(snapshot=snapshot, view=view, hold=hold, held_deployments=held),
+        world=World(
+            snapshot=snapshot,
+            view=view,
+            hold=hold,
+            held_deployments=held,
+            closing_deployments=_closing(found, snapshot.now_ms) - held,
+        ),
         trouble=trouble,
         probers=probers,
         notes=(BLIND if trouble else OUTSIDE,),
     )
+
+
+def _closing(found: Found, now_ms: int) -> frozenset[DeploymentId]:
+    """Return the deployment asked about, when its own breaker let go only lately."""
+    over_ms = found.breaker_over_ms
+    if found.deployment is None or over_ms is None or now_ms - over_ms >= CLOSING_S * 1000:
+        return frozenset()
+    return frozenset({found.deployment.id})
 
 
 class _Quiet(TypedDict):
@@ -247,6 +261,7 @@ def _bars(found: Found, route: Route, sight: Sight, *, period_s: float) -> Bars:
         floors=floor_of,
         period_s=period_s,
         held_deployments=world.held_deployments,
+        closing=world.closing_deployments,
     )
     stays = wanted.blocked.get(route.id, frozenset())
     owner = snapshot.deployments.get(route.deployment_id)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controller.db.deployments import find_deployments
@@ -50,6 +50,8 @@ class Found:
     """Why the leader holds the fleet: the causes it began with, as it recorded them."""
     hold_over_ms: int | None = None
     """When its last HOLD of the fleet ended."""
+    breaker_over_ms: int | None = None
+    """When the last HOLD of the deployment alone ended."""
 
 
 async def find(database: Database, named: str) -> Found:
@@ -71,6 +73,7 @@ async def find(database: Database, named: str) -> Found:
         name, revision = await _words(connection, route, deployment)
         subject = RouteId(named) if deployment is None else deployment.id
         held, hold_over_ms = await _held(connection)
+        owner = None if deployment is None else deployment.id
         return Found(
             route=route,
             deployment=deployment,
@@ -83,6 +86,7 @@ async def find(database: Database, named: str) -> Found:
             newly_unhealthy=await _newly_unhealthy(connection),
             held=held,
             hold_over_ms=hold_over_ms,
+            breaker_over_ms=await _over(connection, holds.c.deployment_id == owner),
         )
 
 
@@ -130,8 +134,14 @@ async def _held(connection: AsyncConnection) -> tuple[frozenset[str], int | None
     fleet = holds.c.deployment_id.is_(None)
     lasts = select(holds.c.causes).where(fleet, holds.c.to_ms.is_(None))
     causes = (await connection.execute(lasts)).scalars().all()
-    ended = await connection.execute(select(func.max(holds.c.to_ms)).where(fleet))
-    return frozenset(",".join(causes).split(",")) - {""}, ended.scalar_one()
+    return frozenset(",".join(causes).split(",")) - {""}, await _over(connection, fleet)
+
+
+async def _over(connection: AsyncConnection, whose: ColumnElement[bool]) -> int | None:
+    """Return when the last HOLD of somebody ended."""
+    ended = await connection.execute(select(func.max(holds.c.to_ms)).where(whose))
+    over_ms: int | None = ended.scalar_one()
+    return over_ms
 
 
 async def _newly_unhealthy(connection: AsyncConnection) -> int:

@@ -7,18 +7,25 @@ are: not knowing whether a session lives is not knowing that it died.
 from collections.abc import Sequence
 from dataclasses import replace
 
+import structlog
+
 from controller.errors import ProvisionError
 from controller.model import (
     Health,
+    Note,
     Revision,
     Route,
     RouteChange,
+    RouteId,
     RouteStatus,
     Stage,
 )
 from controller.provision.port import Order, Provisioner, Session, SessionState
 from controller.reconcile.handler import Plan, RouteHandler, Schedule, World
+from controller.route.guard.evidence import may_still_serve
 from controller.route.leave import leave
+
+log = structlog.get_logger()
 
 
 def revision_of(world: World, route: Route) -> Revision | None:
@@ -193,13 +200,16 @@ class CheckRunning(RouteHandler):
     """RUNNING or WARMING_UP -> DRAINING when the session is gone.
 
     Warming up, too: a replica that crashes while it loads is the failure seen most, and its
-    grace of half an hour is no reason to wait for it.
+    grace of half an hour is no reason to wait for it. Who is only unknown to the provisioner, as
+    all are to one that asks with another's account, stays while a probe still says that it
+    serves, and while no probe can be read.
     """
 
     name = "check_running"
 
     def __init__(self, provisioner: Provisioner, schedule: Schedule) -> None:
         self._provisioner = provisioner
+        self._doubted: frozenset[RouteId] = frozenset()
         super().__init__(schedule)
 
     def select(self, world: World) -> Sequence[Route]:
@@ -213,10 +223,29 @@ class CheckRunning(RouteHandler):
     async def decide(self, world: World, routes: Sequence[Route]) -> Plan:
         """Ask for all sessions at once; what is gone leaves."""
         sessions = await self._provisioner.inspect(routes)
-        gone = (SessionState.EXITED, SessionState.MISSING)
-        changes = [
-            lost(route, session, category=self.name)
-            for route in routes
-            if (session := sessions.get(route.id)) is not None and session.state in gone
-        ]
-        return Plan(changes=tuple(changes))
+        gone: list[RouteChange] = []
+        doubted: list[Route] = []
+        for route in routes:
+            match sessions.get(route.id):
+                case Session(state=SessionState.MISSING) if may_still_serve(route, world.view):
+                    doubted.append(route)
+                case Session(state=SessionState.EXITED | SessionState.MISSING) as session:
+                    gone.append(lost(route, session, category=self.name))
+                case _:
+                    pass
+        new = [route for route in doubted if route.id not in self._doubted]
+        self._doubted = frozenset(route.id for route in doubted)
+        if new:
+            log.warning("sessions_unknown", routes=len(doubted), consequence="they stay")
+        return Plan(changes=tuple(gone), notes=tuple(_unknown(route) for route in new))
+
+
+def _unknown(route: Route) -> Note:
+    return Note(
+        deployment_id=route.deployment_id,
+        route_id=route.id,
+        category=CheckRunning.name,
+        message="the provisioner knows no such session; it stays until a probe says that it fails",
+        result="waiting",
+        error_code="SESSION_UNKNOWN",
+    )

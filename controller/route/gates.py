@@ -13,6 +13,7 @@ from controller.model import Deployment, Route
 from controller.route import guard
 from controller.route.evict import known_revisions
 from controller.route.guard import BusView, HoldCause
+from controller.route.guard.budget import CLOSING_S
 from controller.wording import span
 
 EXTERNAL: Final = "external"
@@ -123,7 +124,12 @@ def _words(gate: guard.Gate, bars: Bars) -> tuple[str, str]:
             f"a new leader looks for two intervals, and 30 s at least; so far {clear}",
             "that, and evidence of 95 % of the fleet",
         ),
-        guard.Gate.CLOSING: (f"the last HOLD ended {clear} ago", "2 min without one"),
+        guard.Gate.CLOSING: (
+            f"the last HOLD ended {clear} ago"
+            if bars.view.clear_for_s < CLOSING_S
+            else "the deployment's own HOLD has just ended",
+            "2 min without one",
+        ),
         guard.Gate.EVIDENCE: (
             "what the prober says at this moment does not confirm it",
             "max_retries failures in a row, freshly seen",

@@ -124,21 +124,31 @@ async def test_what_the_leader_alone_sees_is_told_from_its_record(
     assert [gate.name for gate in told.gates] == ["HOLD clocks"]
 
 
+@pytest.mark.parametrize(
+    ("alone", "said"),
+    [(False, "the last HOLD ended"), (True, "the deployment's own HOLD has just ended")],
+    ids=["the fleet's", "its own"],
+)
 async def test_a_hold_that_is_just_over_still_keeps_from_eviction(
     database: Database,
     repository: Repository,
     routes: Sequence[Route],
     epoch: int,
     bus: EmbeddedValkey,
+    *,
+    alone: bool,
+    said: str,
 ) -> None:
     """R-55, S21"""
     await said_on(bus, *routes[1:], failures=0)
     await said_on(bus, routes[0], failures=99)
     await repository.apply([change(routes[0], health=Health.UNHEALTHY)], epoch=epoch)
-    await repository.record_holds({None: "clocks"}, epoch=epoch)
+    whose = routes[0].deployment_id if alone else None
+    await repository.record_holds({whose: "clocks"}, epoch=epoch)
     await repository.record_holds({}, epoch=epoch)
     told = await explained(database, routes[0].id, bus)
     assert "closing" in [gate.name for gate in told.gates]
+    assert said in told.text
     assert "else it is taken out for good, once nothing holds that" in told.text
 
 

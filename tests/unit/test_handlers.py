@@ -1,6 +1,7 @@
 """Each handler of routes and deployments, by itself: what it selects, and what it makes of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 import structlog.testing
@@ -10,19 +11,20 @@ from controller.metrics import ControllerMetrics
 from controller.model import (
     Health,
     Lifecycle,
+    Route,
     RouteStatus,
     Stage,
     Traffic,
 )
 from controller.provision.port import Session, SessionState
 from controller.reconcile.deployments import CheckReplicas, Deploying, Destroying
-from controller.reconcile.handler import Applied, RouteHandler
+from controller.reconcile.handler import Applied, Plan, RouteHandler
 from controller.reconcile.health import CheckWarmingUp, ClassifyHealth, Evict
 from controller.reconcile.observe import Velocity
 from controller.reconcile.provision import CheckRunning, CheckStarting, Provision
 from controller.reconcile.targets import SyncProbeTargets
 from controller.reconcile.traffic import Drain, Terminate
-from controller.route.guard import HoldCause
+from controller.route.guard import HoldCause, StatusEvidence
 from tests.fakes.failures import KnownFailures
 from tests.fakes.handled import changes_of, standing, told
 from tests.fakes.nouns import (
@@ -213,6 +215,44 @@ class TestCheckRunning:
             Traffic.INACTIVE,
         )
         assert change.message == "the session is exited: out of memory"
+
+    @pytest.mark.parametrize("reachable", [True, False], ids=["passing", "bus away"])
+    async def test_who_serves_is_not_gone_because_the_provisioner_knows_nobody(
+        self, provisioner: FakeProvisioner, *, reachable: bool
+    ) -> None:
+        """S11: asked with another's account, a provisioner knows no session of ours."""
+        routes = fleet(3)
+        statuses = {route.id: passed(route) for route in routes}
+        handler = CheckRunning(provisioner, ALWAYS)
+        seen = a_view(statuses if reachable else {}, reachable=reachable)
+        plan = await handler.decide(a_world(routes, view=seen), routes)
+        assert plan.changes == ()
+        assert [note.route_id for note in plan.notes] == [route.id for route in routes]
+        again = await handler.decide(a_world(routes, view=seen), routes)
+        assert again == Plan()
+
+    @pytest.mark.parametrize(
+        "say",
+        [failed, partial(passed, age_s=100.0), None],
+        ids=["fails", "passed long ago", "nothing"],
+    )
+    async def test_who_is_unknown_and_does_not_pass_is_gone(
+        self, provisioner: FakeProvisioner, say: Callable[[Route], StatusEvidence] | None
+    ) -> None:
+        route = a_route(1)
+        view = a_view({} if say is None else {route.id: say(route)})
+        found = await changes_of(CheckRunning(provisioner, ALWAYS), a_world([route], view=view))
+        assert found[route.id].error_code == "SESSION_LOST"
+
+    async def test_a_session_that_exited_is_gone_whatever_probes_said(
+        self, provisioner: FakeProvisioner
+    ) -> None:
+        route = a_route(1)
+        provisioner.give_address(route.id)
+        provisioner.exit(route.id, "out of memory")
+        view = a_view({route.id: passed(route)})
+        found = await changes_of(CheckRunning(provisioner, ALWAYS), a_world([route], view=view))
+        assert set(found) == {route.id}
 
     async def test_a_provisioner_that_cannot_tell_takes_nobody(
         self, provisioner: FakeProvisioner

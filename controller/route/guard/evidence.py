@@ -149,6 +149,20 @@ def is_recent(evidence: StatusEvidence, check: HealthCheck | None) -> bool:
     return evidence.age_s <= max(limit_s, COVERAGE_AGE_FLOOR_S)
 
 
+def may_still_serve(route: Route, view: BusView) -> bool:
+    """Tell whether a probe lately found that `route` serves, or cannot be asked whether it did."""
+    if route.health_check is None:
+        return False
+    if not view.reachable or route.id in view.unreadable:
+        return True
+    found = evidence_of(route, view)
+    return (
+        found is not None
+        and found.status.outcome is OutcomeKind.PASSED
+        and is_recent(found, route.health_check)
+    )
+
+
 def fails(evidence: StatusEvidence | None, check: HealthCheck | None) -> bool:
     """Tell whether evidence says that a route failed `max_retries` times in a row or more."""
     return (
