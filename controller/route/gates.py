@@ -124,12 +124,7 @@ def _words(gate: guard.Gate, bars: Bars) -> tuple[str, str]:
             f"a new leader looks for two intervals, and 30 s at least; so far {clear}",
             "that, and evidence of 95 % of the fleet",
         ),
-        guard.Gate.CLOSING: (
-            f"the last HOLD ended {clear} ago"
-            if bars.view.clear_for_s < CLOSING_S
-            else "the deployment's own HOLD has just ended",
-            "2 min without one",
-        ),
+        guard.Gate.CLOSING: (_hold_over(bars.view.clear_for_s), "2 min without one"),
         guard.Gate.EVIDENCE: (
             "what the prober says at this moment does not confirm it",
             "max_retries failures in a row, freshly seen",
@@ -157,3 +152,9 @@ def _words(gate: guard.Gate, bars: Bars) -> tuple[str, str]:
         guard.Gate.TRANSACTION: ("something had changed when it was to be written", "the next run"),
     }
     return known[gate]
+
+
+def _hold_over(clear_for_s: float) -> str:
+    if clear_for_s >= CLOSING_S:
+        return "the deployment's own HOLD has just ended"
+    return f"the last HOLD ended {span(clear_for_s)} ago"

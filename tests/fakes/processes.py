@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
+import pytest
 
 from controller.model import HealthCheck, Revision, RevisionSpec, Route
 from controller.provision.port import Order, Session, SessionState
@@ -156,3 +157,16 @@ def command_pid(root: Path, route: Route) -> int:
     assert keeper is not None
     children = Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children").read_text().split()
     return int(children[0])
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Where the sessions of a test's provisioner are."""
+    return tmp_path / "processes"
+
+
+@pytest.fixture
+def provisioner(root: Path) -> Iterator[ProcessProvisioner]:
+    """One that ends what it started."""
+    with processes(root, grace_s=1.0) as running:
+        yield running

@@ -13,6 +13,7 @@ from tests.fakes.database import (  # noqa: F401 - fixtures of the tests beside
     database_url,
     service,
 )
+from tests.fakes.processes import provisioner, root  # noqa: F401 - the same
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,17 +38,6 @@ from tests.fakes.processes import (
     token_of,
     until,
 )
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "processes"
-
-
-@pytest.fixture
-def provisioner(root: Path) -> Iterator[ProcessProvisioner]:
-    with processes(root, grace_s=1.0) as running:
-        yield running
 
 
 class TestStart:

@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -34,17 +33,6 @@ from tests.fakes.processes import (
     token_of,
     until,
 )
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "processes"
-
-
-@pytest.fixture
-def provisioner(root: Path) -> Iterator[ProcessProvisioner]:
-    with processes(root, grace_s=1.0) as running:
-        yield running
 
 
 class TestStop:

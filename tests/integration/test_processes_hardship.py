@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -22,7 +21,6 @@ from tests.fakes.processes import (
     a_process_order,
     ended,
     marked,
-    processes,
     python,
     said,
     session_of,
@@ -42,17 +40,6 @@ print("heard", flush=True)
 os.kill(os.getpid(), 9)
 """
 """Dies with a connection open, as a server that is probed does."""
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "processes"
-
-
-@pytest.fixture
-def provisioner(root: Path) -> Iterator[ProcessProvisioner]:
-    with processes(root, grace_s=1.0) as running:
-        yield running
 
 
 class TestBadFiles:
