@@ -8,8 +8,8 @@ from controller.db.repository import Repository
 from controller.model import Deployment, Stage
 from controller.provision.port import SessionState
 from controller.reconcile.handler import Mark
-from controller.reconcile.schedules import schedule_of
 from controller.reconcile.provision import CheckStarting, Provision
+from controller.reconcile.schedules import schedule_of
 from controller.settings import Settings
 from tests.fakes.database import some_routes
 from tests.fakes.provisioner import FakeProvisioner
