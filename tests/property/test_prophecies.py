@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.db.explaining import Found
-from controller.explaining import Sight, clockwork_of, deployment_scene, route_scene
+from controller.explaining import clockwork_of, deployment_scene, route_scene
 from controller.explanation import Explanation
 from controller.metrics import ControllerMetrics
 from controller.model import (
@@ -31,6 +31,7 @@ from controller.model import (
     SubStep,
     Traffic,
 )
+from controller.onlooker import Sight
 from controller.reconcile.deployments import CheckReplicas, Deploying, Destroying
 from controller.reconcile.handler import DeploymentHandler, Plan, RouteHandler, Schedule, World
 from controller.reconcile.health import CheckWarmingUp, ClassifyHealth, Evict
