@@ -87,16 +87,19 @@ async def decisions_of(
 async def all_in_flight(connection: AsyncConnection, *, limit: int) -> tuple[Progress, ...]:
     """Return how far the rollouts in flight are, without their decisions, oldest deployment first.
 
-    A handful of queries for all of them: a page that is looked at again and again asks for it.
+    One whose strategy fails is left out, and keeps no other from being told. A handful of queries
+    for all of them: a page that is looked at again and again asks for it.
     """
     moving = await find_deployments(
         connection, deployments.c.lifecycle == Lifecycle.DEPLOYING.value
     )
-    cycles = await _cycles(connection, moving[:limit])
+    cycles = await _cycles(connection, moving[:limit], skip_failing=True)
     return tuple(in_flight(cycle, state=deployment_state(cycle.deployment)) for cycle in cycles)
 
 
-async def _cycles(connection: AsyncConnection, among: Sequence[Deployment]) -> list[Cycle]:
+async def _cycles(
+    connection: AsyncConnection, among: Sequence[Deployment], *, skip_failing: bool = False
+) -> list[Cycle]:
     """Return what the rules see of those that have a rollout in flight."""
     moving = {
         each.id: each
@@ -118,7 +121,7 @@ async def _cycles(connection: AsyncConnection, among: Sequence[Deployment]) -> l
         failed_counts=failed,
         holds=spans,
     )
-    return list(cycles(snapshot))
+    return list(cycles(snapshot, skip_failing=skip_failing))
 
 
 async def _routes(connection: AsyncConnection, of: Sequence[Deployment]) -> tuple[Route, ...]:

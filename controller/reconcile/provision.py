@@ -24,6 +24,7 @@ from controller.provision.port import Order, Provisioner, Session, SessionState
 from controller.reconcile.handler import Plan, RouteHandler, Schedule, World
 from controller.route.guard.evidence import may_still_serve
 from controller.route.leave import leave
+from controller.settings import PORT_MAX
 
 log = structlog.get_logger()
 
@@ -166,12 +167,12 @@ class CheckStarting(RouteHandler):
             return self._expired(route, world.stood_ms(route) / 1000)
         if session.state is not SessionState.RUNNING:
             return lost(route, session, category=self.name)
-        if session.host is None or session.port is None:
+        if not session.host or session.port is None or not 1 <= session.port <= PORT_MAX:
             return leave(
                 route,
                 category=self.name,
-                message="the session runs without a host or port: the provisioner reports no "
-                "address to probe",
+                message="the session runs without a host or port to probe: the provisioner "
+                f"reports {session.host} and {session.port}",
                 error_code="NO_ADDRESS",
             )
         return RouteChange(

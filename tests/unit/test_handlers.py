@@ -159,12 +159,17 @@ class TestCheckStarting:
                 "NO_ADDRESS",
             ),
             (
+                Session(id="s", state=SessionState.RUNNING, host="h", port=2**70),
+                Stage.DRAINING,
+                "NO_ADDRESS",
+            ),
+            (
                 Session(id="s", state=SessionState.RUNNING, host="h", port=80),
                 Stage.WARMING_UP,
                 "",
             ),
         ],
-        ids=["pending", "exited", "missing", "without a port", "running"],
+        ids=["pending", "exited", "missing", "without a port", "with none there is", "running"],
     )
     async def test_what_the_session_says_moves_the_route(
         self, provisioner: FakeProvisioner, session: Session, stage: Stage | None, code: str
