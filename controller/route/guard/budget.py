@@ -29,7 +29,7 @@ class Gate(StrEnum):
     COLD_START = "cold_start"
     """This controller has not led for two intervals and 30 s, or has seen under 95 % (S20)."""
     CLOSING = "closing"
-    """The last HOLD ended less than 120 s ago (S21)."""
+    """The last HOLD, the fleet's or the deployment's own, ended less than 120 s ago (S21)."""
     EVIDENCE = "evidence"
     """What the prober says at this moment is not, or not any more, that it fails."""
     SECOND_SOURCE = "second_source"
