@@ -1,13 +1,16 @@
 """History as it is written, for those who follow it.
 
 A row is shown a moment after it was written: rows get their number before their transaction ends,
-and one with a lower number may appear after one with a higher.
+and one with a lower number may appear after one with a higher. None is shown before all with lower
+numbers are, or who follows would never see those.
 """
 
 from dataclasses import fields
+from itertools import takewhile
+from operator import itemgetter
 from typing import Final
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 
 from controller.db.events import HistoryEntry
 from controller.db.session import Database, now_ms
@@ -31,18 +34,24 @@ class Feed:
     async def after(self, last: int, *, limit: int) -> tuple[tuple[int, HistoryEntry], ...]:
         """Return what came after row `last`, oldest first, with its numbers."""
         columns = [history.c[field.name] for field in fields(HistoryEntry)]
+        written_ms = history.c.created_at_ms
+        # What is of later than now was written before the clock was set back.
+        settled = or_(written_ms <= now_ms() - SETTLE_MS, written_ms > now_ms()).label("settled")
         query = (
-            select(history.c.id, *columns)
-            .where(history.c.id > last, history.c.created_at_ms <= now_ms() - SETTLE_MS)
+            select(history.c.id, settled, *columns)
+            .where(history.c.id > last)
             .order_by(history.c.id)
             .limit(limit)
         )
         async with self._database.read() as connection:
-            rows = (await connection.execute(query)).mappings()
-            return tuple(
-                (row["id"], HistoryEntry(**{name: row[name] for name in row if name != "id"}))
-                for row in rows
+            rows = (await connection.execute(query)).mappings().all()
+        return tuple(
+            (
+                row["id"],
+                HistoryEntry(**{field.name: row[field.name] for field in fields(HistoryEntry)}),
             )
+            for row in takewhile(itemgetter("settled"), rows)
+        )
 
     async def latest(self, *, limit: int) -> tuple[HistoryEntry, ...]:
         """Return the newest entries of all, newest first."""
