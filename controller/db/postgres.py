@@ -6,6 +6,7 @@ in transaction mode): limits are set inside each transaction and end with it.
 """
 
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from typing import Final
@@ -52,9 +53,12 @@ PARAMETERS: Final = (
 """What a URL may carry after its question mark, named as in libpq. Others would become settings
 of the session, which a pooler refuses or gives to a stranger."""
 
+PORT_MAX: Final = 65_535
 FILES: Final = ("sslcert", "sslcrl", "sslkey", "sslrootcert")
 """Of these, what names a file: the driver says of one that is absent as little as of a socket."""
 
+_PLACE: Final = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^:\[\]]*)(:(?P<port>[0-9]{1,5}))?")
+"""Of a server; a URL may name several, between commas."""
 _LIMITS: Final = text(
     "SELECT set_config('statement_timeout', :statement, true), "
     "set_config('lock_timeout', :lock, true), "
@@ -177,7 +181,17 @@ class Postgres(Server):
 
 def _dsn(url: str, *, shown: str) -> str:
     """Return the URL as the driver reads it."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # of brackets
+        raise InvalidInput(f"database URL {shown!r} cannot be read: {error}") from error
+    for place in parts.netloc.rpartition("@")[2].split(","):
+        known = _PLACE.fullmatch(place)
+        if known is None or int(known["port"] or 0) > PORT_MAX:
+            raise InvalidInput(
+                f"database URL {shown!r}: {place!r} is no host with its port; write for example "
+                "postgresql://user:password@db-1:5432,db-2:5432/fleet"
+            )
     query = parse_qsl(parts.query, keep_blank_values=True)
     for name, value in query:
         if name not in PARAMETERS:

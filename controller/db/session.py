@@ -241,18 +241,9 @@ def open_database(url: str, *, create: bool = False, migrates: bool = False) -> 
     if "://" not in url:
         return Database(Sqlite(_file_in(url, shown=url), shown=url, create=create))
     shown = mask_url(url)
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError) as error:
-        raise InvalidInput(
-            f"database URL {shown!r} cannot be read; write for example sqlite:///fleet.db or "
-            "postgresql://user:password@host/fleet"
-        ) from error
-    match parsed.drivername:
+    match url.partition("://")[0]:
         case "sqlite":
-            return Database(
-                Sqlite(_file_in(parsed.database, shown=shown), shown=shown, create=create)
-            )
+            return Database(Sqlite(_file_of(url, shown=shown), shown=shown, create=create))
         case "postgresql" | "postgres" | "postgresql+asyncpg":
             return Database(Postgres(url, migrates=migrates))
         case other:
@@ -260,6 +251,15 @@ def open_database(url: str, *, create: bool = False, migrates: bool = False) -> 
                 f"database URL {shown!r}: {other!r} is not spoken by this version; use "
                 "sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME"
             )
+
+
+def _file_of(url: str, *, shown: str) -> str:
+    try:
+        return _file_in(make_url(url).database, shown=shown)
+    except (ArgumentError, ValueError) as error:
+        raise InvalidInput(
+            f"database URL {shown!r} cannot be read; write for example sqlite:///fleet.db"
+        ) from error
 
 
 def _file_in(path: str | None, *, shown: str) -> str:

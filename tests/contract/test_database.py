@@ -144,11 +144,15 @@ async def test_file_that_is_no_database_is_told_in_one_sentence(tmp_path: Path) 
         ("mysql://ada:secret@db/fleet", "'mysql' is not spoken by this version"),
         ("postgresql+psycopg://ada:secret@db/fleet", "'postgresql.psycopg' is not spoken"),
         ("postgresql://ada:secret@db/fleet?ssl=1", "'ssl' is not spoken .* sslmode"),
-        ("postgresql://ada:secret@db:port/fleet", "cannot be read"),
+        ("postgresql://ada:secret@db:port/fleet", "'db:port' is no host with its port"),
         ("nonsense://x", "'nonsense' is not spoken"),
+        ("postgresql://ada:secret@db:1,db-2:http/fleet", "'db-2:http' is no host"),
+        ("postgresql://ada:secret@db:99999/fleet", "'db:99999' is no host with its port"),
+        ("postgresql://ada:secret@[::1/fleet", "cannot be read: Invalid IPv6 URL"),
+        ("sqlite://db:x/fleet.db", "cannot be read; write for example sqlite:///fleet.db"),
         ("sqlite://", "names no file"),
         ("sqlite:///:memory:", "names no file"),
-        ("://", "cannot be read"),
+        ("://", "'' is not spoken"),
     ],
 )
 def test_unusable_url_is_refused_with_a_remedy(url: str, says: str) -> None:

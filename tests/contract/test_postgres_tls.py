@@ -57,6 +57,11 @@ async def test_server_that_proves_who_it_is_is_believed(place: Place) -> None:
     assert await place.told("verify-full", place.authority) == ""
 
 
+async def test_server_is_found_among_several(place: Place) -> None:
+    told = await place.told("verify-full", place.authority, host="localhost:1,localhost")
+    assert told == ""
+
+
 @pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
 async def test_certificate_of_another_authority_is_told_as_such(place: Place, mode: str) -> None:
     told = await place.told(mode, place.other)
