@@ -35,6 +35,7 @@ from controller.route.gates import Bars, Budget, holds
 from controller.route.guard import Gate, HoldCause
 from controller.route.guard.budget import deployment_allowance, fleet_allowance
 from controller.route.guard.clocks import stood_still_ms
+from controller.route.orphans import known_revisions
 from controller.route.scene import Scene, Watcher
 from controller.settings import PERIODS, Settings
 from probe.wire import ReplicaId, partition_of
@@ -187,7 +188,7 @@ def _budget(found: Found, route: Route, world: World) -> Budget:
 
 
 def _ready(deployment: Deployment | None, snapshot: Snapshot) -> int:
-    known = {} if deployment is None else evict.known_revisions(deployment)
+    known = {} if deployment is None else known_revisions(deployment)
     return sum(route.serves and route.revision_id in known for route in snapshot.routes)
 
 

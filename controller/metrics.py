@@ -21,8 +21,9 @@ from controller.invariants import Invariant, decision_violations, snapshot_viola
 from controller.model import Decision, Outcome, Route, RouteChange, Snapshot
 from controller.rollout import scale
 from controller.rollout.strategies import STRATEGIES
-from controller.route.evict import HEALTH_POLICY, ORPHAN
+from controller.route.evict import HEALTH_POLICY
 from controller.route.guard import Gate, HoldCause
+from controller.route.orphans import ORPHAN
 from controller.settings import PERIODS
 
 _VERSION: Final = version("fleetpulse")

@@ -22,8 +22,8 @@ from controller.model import (
     Snapshot,
     SubStep,
 )
-from controller.route.evict import known_revisions
 from controller.route.guard.clocks import stood_still_ms
+from controller.route.orphans import known_revisions
 
 SLACK_MS: Final = 60_000
 """A look, a transaction and a busy machine between two moments that should meet."""

@@ -15,7 +15,8 @@ from controller.db.bulk import chunks
 from controller.db.session import Write
 from controller.db.tables import deployments, evictions, storable
 from controller.model import Deployment, DeploymentId, RouteId
-from controller.route.evict import HEALTH_POLICY, Eviction
+from controller.route.evict import HEALTH_POLICY
+from controller.route.grounds import Eviction
 from controller.route.guard.budget import WINDOW_MS
 
 PROBER_MAX: Final = 128

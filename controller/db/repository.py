@@ -33,7 +33,7 @@ from controller.model import (
     Snapshot,
     Stage,
 )
-from controller.route.evict import Eviction
+from controller.route.grounds import Eviction
 
 log = structlog.get_logger()
 

@@ -13,7 +13,7 @@ from controller.model import DeploymentId, Health, Route, RouteStatus, Snapshot,
 from controller.reconcile.handler import Applied, Plan, RouteHandler, Schedule, World
 from controller.reconcile.observe import Velocity
 from controller.reconcile.provision import in_stage
-from controller.route import classify, evict, shed, warmup
+from controller.route import classify, evict, grounds, shed, warmup
 from controller.route.guard import Budget, Gate
 from controller.route.guard.clocks import stood_still_ms
 
@@ -127,7 +127,7 @@ class Evict(RouteHandler):
         self, repository: Repository, world: World, plan: Plan, *, epoch: int
     ) -> WrittenRows:
         """Write those whose grounds are still the same when they are read once more (S14)."""
-        wanted = evict.rests_on(plan.changes, world.snapshot, world.view)
+        wanted = grounds.rests_on(plan.changes, world.snapshot, world.view)
         return await repository.evict(wanted, epoch=epoch)
 
     async def after(self, world: World, applied: Applied) -> None:

@@ -16,14 +16,14 @@ from controller.model import (
     DeploymentId,
     Health,
     Lifecycle,
-    Revision,
-    RevisionId,
     Route,
     RouteChange,
     RouteId,
     RouteStatus,
     Snapshot,
 )
+from controller.route import orphans
+from controller.route.grounds import running
 from controller.route.guard import (
     SETTLE_MIN_S,
     Budget,
@@ -31,7 +31,6 @@ from controller.route.guard import (
     Gate,
     HoldCause,
     confirmed,
-    evidence_of,
 )
 from controller.route.guard.budget import (
     deployment_allowance,
@@ -41,10 +40,9 @@ from controller.route.guard.budget import (
 )
 from controller.route.guard.evidence import settle_s
 from controller.route.leave import leave
-from probe.wire import status_ttl_s
+from controller.route.orphans import known_revisions
 
-CATEGORY = "evict"
-ORPHAN = "ORPHAN_REVISION"
+CATEGORY = orphans.CATEGORY
 HEALTH_POLICY = "HEALTH_POLICY"
 
 COLD_START_S: Final = SETTLE_MIN_S
@@ -60,26 +58,6 @@ class Evictions:
     changes: tuple[RouteChange, ...] = ()
     blocked: Mapping[RouteId, frozenset[HoldCause | Gate]] = field(default_factory=dict)
     """Why each route that the health policy lists stays for now; every reason at once."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Eviction:
-    """One eviction with all that it rests on, to be read once more when it is written (S14)."""
-
-    change: RouteChange
-    deployment: Deployment
-    """As it was seen: its revision pointers must still be these."""
-    prober: str
-    seq: int
-    """Who said so, and in which status; empty where no status was needed."""
-    age_ms: int
-    """How old that was when it was decided ..."""
-    age_max_ms: int
-    """... and may be at most when it is written."""
-    decided_at_ms: int
-    fleet_max: int
-    own_max: int
-    """How many health evictions a minute may see, in the fleet and here."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -124,10 +102,12 @@ def decide(
     outlived.
     """
     by_deployment = _by_deployment(snapshot)
-    orphans = _orphans(snapshot, view, by_deployment, hold=hold, floors=floors, period_s=period_s)
+    unused = orphans.leaving(
+        snapshot, view, by_deployment, hold=hold, floors=floors, period_s=period_s
+    )
     wanted = {key: found for key, found in _candidates(snapshot, by_deployment) if found}
     if not wanted:
-        return Evictions(changes=orphans)
+        return Evictions(changes=unused)
     run = _Run(snapshot=snapshot, view=view, gates=frozenset(hold) | _start(snapshot, view))
     run.fleet_left = run.fleet_max - budget.spent_in_all(now_ms=snapshot.now_ms)
     for deployment_id, candidates in wanted.items():
@@ -144,7 +124,7 @@ def decide(
                 Gate.CLOSING: deployment_id in closing,
             },
         )
-    return Evictions(changes=orphans + tuple(run.changes), blocked=run.blocked)
+    return Evictions(changes=unused + tuple(run.changes), blocked=run.blocked)
 
 
 def _start(snapshot: Snapshot, view: BusView) -> frozenset[Gate]:
@@ -166,7 +146,7 @@ class _Run:
         self._now_ms = snapshot.now_ms
         self._view = view
         self._gates = gates
-        self.fleet_max = self.fleet_left = fleet_allowance(_running(snapshot.routes))
+        self.fleet_max = self.fleet_left = fleet_allowance(running(snapshot.routes))
         self._ramp_left = ramp(view.clear_for_s, held_before=view.held_before)
         self.changes: list[RouteChange] = []
         self.blocked: dict[RouteId, frozenset[HoldCause | Gate]] = {}
@@ -226,37 +206,6 @@ def _evict(
     )
 
 
-def rests_on(
-    changes: Sequence[RouteChange], snapshot: Snapshot, view: BusView
-) -> tuple[Eviction, ...]:
-    """Return the evictions that were decided over `snapshot` and `view`, with their grounds."""
-    fleet_max = fleet_allowance(_running(snapshot.routes))
-    found: list[Eviction] = []
-    for change in changes:
-        route = change.route
-        deployment = snapshot.deployments[route.deployment_id]
-        evidence = evidence_of(route, view)
-        interval_s = 0.0 if route.health_check is None else route.health_check.interval_s
-        found.append(
-            Eviction(
-                change=change,
-                deployment=deployment,
-                prober="" if evidence is None else evidence.status.prober,
-                seq=0 if evidence is None else evidence.status.seq,
-                age_ms=0 if evidence is None else int(evidence.age_s * 1000),
-                age_max_ms=status_ttl_s(interval_s) * 1000,
-                decided_at_ms=snapshot.now_ms,
-                fleet_max=fleet_max,
-                own_max=deployment_allowance(deployment.target_count),
-            )
-        )
-    return tuple(found)
-
-
-def _running(routes: Sequence[Route]) -> int:
-    return sum(route.status is RouteStatus.RUNNING for route in routes)
-
-
 def _by_deployment(snapshot: Snapshot) -> dict[DeploymentId, list[Route]]:
     routes: dict[DeploymentId, list[Route]] = {}
     for route in snapshot.routes:
@@ -269,12 +218,6 @@ def _by_deployment(snapshot: Snapshot) -> dict[DeploymentId, list[Route]]:
 def is_for_health(change: RouteChange) -> bool:
     """Tell whether a change is an eviction that the budgets count."""
     return change.error_code == HEALTH_POLICY
-
-
-def known_revisions(deployment: Deployment) -> dict[RevisionId, Revision]:
-    """Return the revisions a route may be of, by id; none while nothing was activated."""
-    pointers = (deployment.current, deployment.deploying, deployment.kept)
-    return {revision.id: revision for revision in pointers if revision is not None}
 
 
 def listed(deployment: Deployment, routes: Sequence[Route]) -> Iterator[Route]:
@@ -309,38 +252,3 @@ def _candidates(
 ) -> Iterator[tuple[DeploymentId, list[Route]]]:
     for deployment_id, routes in by_deployment.items():
         yield deployment_id, list(listed(snapshot.deployments[deployment_id], routes))
-
-
-def _orphans(
-    snapshot: Snapshot,
-    view: BusView,
-    by_deployment: Mapping[DeploymentId, list[Route]],
-    *,
-    hold: AbstractSet[HoldCause],
-    floors: Mapping[DeploymentId, int],
-    period_s: float,
-) -> tuple[RouteChange, ...]:
-    changes: list[RouteChange] = []
-    for deployment_id, routes in by_deployment.items():
-        deployment = snapshot.deployments[deployment_id]
-        known = known_revisions(deployment)
-        held = bool(hold) or not view.reachable
-        floor = floors.get(deployment_id)
-        if not known or floor is None or (held and not deployment.forced(snapshot.now_ms)):
-            continue
-        ready = sum(route.serves and route.revision_id in known for route in routes)
-        numbers = " and ".join(str(number) for number in sorted(r.number for r in known.values()))
-        changes.extend(
-            leave(
-                route,
-                category=CATEGORY,
-                message=f"of no revision in use: the deployment's are {numbers}; "
-                f"{ready} of their replicas are ready (floor {floor})",
-                error_code=ORPHAN,
-            )
-            for route in routes
-            if route.revision_id not in known
-            and snapshot.now_ms - route.created_at_ms > period_s * 1000
-            and (not route.serves or ready >= floor)
-        )
-    return tuple(changes)

@@ -11,9 +11,9 @@ from typing import Final
 from controller.explanation import Gate
 from controller.model import Deployment, Route
 from controller.route import guard
-from controller.route.evict import known_revisions
 from controller.route.guard import BusView, HoldCause
 from controller.route.guard.budget import CLOSING_S
+from controller.route.orphans import known_revisions
 from controller.wording import span
 
 EXTERNAL: Final = "external"

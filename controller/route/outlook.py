@@ -16,9 +16,9 @@ from controller.model import (
     SubStep,
 )
 from controller.route import classify, warmup
-from controller.route.evict import known_revisions
 from controller.route.gates import EXTERNAL, evictions, of_orphan
 from controller.route.guard import HoldCause, blind_to, evidence_of
+from controller.route.orphans import known_revisions
 from controller.route.scene import Scene
 from controller.route.shed import is_shed
 from controller.wording import span

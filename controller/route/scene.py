@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from controller.explanation import Clockwork, Happened
 from controller.model import Deployment, Route, RouteChange
-from controller.route.evict import known_revisions
 from controller.route.gates import Bars
+from controller.route.orphans import known_revisions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,8 @@ from controller.model import (
     Traffic,
 )
 from controller.route.evict import CATEGORY as EVICT
-from controller.route.evict import HEALTH_POLICY, ORPHAN
+from controller.route.evict import HEALTH_POLICY
+from controller.route.orphans import ORPHAN
 
 SHRINK_PERCENT: Final = 25
 """A table may lose so much of itself without a word of why (S16)."""

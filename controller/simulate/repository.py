@@ -27,7 +27,8 @@ from controller.model import (
     Snapshot,
     Stage,
 )
-from controller.route.evict import HEALTH_POLICY, Eviction
+from controller.route.evict import HEALTH_POLICY
+from controller.route.grounds import Eviction
 from controller.route.guard.budget import WINDOW_MS
 from controller.simulate.rows import Rows
 from controller.simulate.tables import LOST

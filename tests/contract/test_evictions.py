@@ -13,8 +13,10 @@ from controller.db.tables import evictions
 from controller.errors import LeaseLost
 from controller.lease import Lease
 from controller.model import Deployment, RevisionSpec, Route, RouteStatus, Snapshot
-from controller.route.evict import CATEGORY, HEALTH_POLICY, ORPHAN, Eviction
+from controller.route.evict import CATEGORY, HEALTH_POLICY
+from controller.route.grounds import Eviction
 from controller.route.leave import leave
+from controller.route.orphans import ORPHAN
 from controller.service import Service
 from tests.fakes.database import SPEC, expire_lease, rows, running_routes
 

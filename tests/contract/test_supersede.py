@@ -23,7 +23,7 @@ from controller.model import (
     WeightStep,
 )
 from controller.rollout import destroy, machine
-from controller.route.evict import known_revisions
+from controller.route.orphans import known_revisions
 from controller.service import Service
 from tests.fakes.nouns import a_route, fresh_ids
 from tests.fakes.verbs import OTHER_SPEC, apply_demo, promote_demo

@@ -19,7 +19,7 @@ from controller.reconcile.handler import Schedule
 from controller.reconcile.health import ClassifyHealth, Evict
 from controller.reconcile.observe import Observer
 from controller.reconcile.runner import Runner
-from controller.route.evict import Eviction
+from controller.route.grounds import Eviction
 from controller.route.guard import generation_of
 from probe.errors import BusUnreachable
 from probe.wire import (

@@ -21,8 +21,9 @@ from controller.model import (
     SubStep,
     Traffic,
 )
-from controller.route.evict import CATEGORY, HEALTH_POLICY, ORPHAN
+from controller.route.evict import CATEGORY, HEALTH_POLICY
 from controller.route.guard import Gate, HoldCause
+from controller.route.orphans import ORPHAN
 from controller.settings import PERIODS
 from tests.fakes.nouns import (
     NEW,

@@ -17,8 +17,9 @@ from controller.model import (
     Stage,
     Traffic,
 )
-from controller.route.evict import HEALTH_POLICY, ORPHAN, decide, is_for_health
+from controller.route.evict import HEALTH_POLICY, decide, is_for_health
 from controller.route.guard import Budget, BusView, HoldCause, held_deployments
+from controller.route.orphans import ORPHAN
 from tests.fakes.nouns import (
     DEMO,
     NEW,

@@ -27,10 +27,11 @@ from controller.rollout import destroy, scale
 from controller.rollout.counting import Bounds, steps, tally
 from controller.route import evict
 from controller.route.classify import classify_all
-from controller.route.evict import HEALTH_POLICY, ORPHAN, Evictions
+from controller.route.evict import HEALTH_POLICY, Evictions
 from controller.route.guard import Budget
 from controller.route.guard.breakers import held_deployments
 from controller.route.leave import leave
+from controller.route.orphans import ORPHAN
 from controller.route.shed import with_traffic
 from controller.route.table import published
 from controller.route.targets import probed

@@ -10,7 +10,8 @@ from controller.reconcile.deployments import CheckReplicas, Deploying, Destroyin
 from controller.reconcile.health import ClassifyHealth
 from controller.reconcile.provision import CheckRunning
 from controller.rollout.endings import BACK, FORWARD
-from controller.route.evict import CATEGORY, HEALTH_POLICY, ORPHAN
+from controller.route.evict import CATEGORY, HEALTH_POLICY
+from controller.route.orphans import ORPHAN
 from controller.route.shed import STOPPED
 from controller.route.table import (
     Cause,
