@@ -112,13 +112,12 @@ def decide(
     run.fleet_left = run.fleet_max - budget.spent_in_all(now_ms=snapshot.now_ms)
     for deployment_id, candidates in wanted.items():
         own_max = deployment_allowance(snapshot.deployments[deployment_id].target_count)
-        ready = sum(route.serves for route in by_deployment[deployment_id])
         run.choose(
             snapshot.deployments[deployment_id],
             candidates,
             own_left=own_max - budget.spent_by(deployment_id, now_ms=snapshot.now_ms),
             floor=floors.get(deployment_id),
-            ready=ready,
+            ready=sum(route.serves for route in by_deployment[deployment_id]),
             own={
                 HoldCause.DEPLOYMENT_BREAKER: deployment_id in held_deployments,
                 Gate.CLOSING: deployment_id in closing,
