@@ -26,6 +26,26 @@ from controller.service import Service
 from tests.fakes.verbs import OTHER_SPEC, apply_demo, promote_demo
 
 
+async def test_a_strategy_that_fails_keeps_no_other_rollout_from_being_told(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R-15: the page of the whole fleet was an error while one of them did."""
+
+    def bounds(policy: Policy, target: int) -> Bounds:
+        raise ZeroDivisionError(f"{policy.strategy} of {target}")
+
+    await apply_demo(service)
+    await service.apply_deployment(
+        "bad",
+        replicas=3,
+        policy=Policy(strategy="blue-green"),
+        cleanup_target_statuses=(),
+        revision=OTHER_SPEC,
+    )
+    monkeypatch.setitem(STRATEGIES, "blue-green", replace(BLUE_GREEN, bounds=bounds))
+    assert [each.deployment for each in await service.rollouts_in_flight(limit=10)] == ["demo"]
+
+
 class TestProgress:
     async def test_one_in_flight_is_told_with_the_rule_that_comes_next(
         self, database: Database, service: Service, epoch: int
@@ -62,25 +82,6 @@ class TestProgress:
         found = (await service.rollout_progress("demo")).deadline
         assert found is not None
         assert found.clock is Clock.RUNS
-
-    async def test_a_strategy_that_fails_keeps_no_other_rollout_from_being_told(
-        self, service: Service, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """R-15: the page of the whole fleet was an error while one of them did."""
-
-        def bounds(policy: Policy, target: int) -> Bounds:
-            raise ZeroDivisionError(f"{policy.strategy} of {target}")
-
-        await apply_demo(service)
-        await service.apply_deployment(
-            "bad",
-            replicas=3,
-            policy=Policy(strategy="blue-green"),
-            cleanup_target_statuses=(),
-            revision=OTHER_SPEC,
-        )
-        monkeypatch.setitem(STRATEGIES, "blue-green", replace(BLUE_GREEN, bounds=bounds))
-        assert [each.deployment for each in await service.rollouts_in_flight(limit=10)] == ["demo"]
 
     async def test_one_that_ended_is_told_with_its_outcome(
         self, database: Database, service: Service, epoch: int

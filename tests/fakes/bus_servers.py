@@ -176,11 +176,6 @@ class SentinelService(BusServers):
         (found,) = [s for s in self._servers if ask(s, "ROLE")[0] == b"master"]
         return found
 
-    def replica(self) -> EmbeddedValkey:
-        """Return the server that follows the other."""
-        (found,) = [s for s in self._servers if ask(s, "ROLE")[0] == b"slave"]
-        return found
-
     def promote(self) -> None:
         """Have the Sentinels make the replica the primary, and wait until they have."""
         was = self.primary()
