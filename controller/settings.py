@@ -13,10 +13,9 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
+from controller.model_definition import PORT_MAX
 from probe.errors import SettingsError
 from probe.layers import Effective, Layers, parse_address
-
-PORT_MAX: Final = 65_535
 
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 _Days = Annotated[float, msgspec.Meta(ge=1, le=3650)]

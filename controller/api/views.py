@@ -26,7 +26,7 @@ from controller.model import (
     SubStep,
     Traffic,
 )
-from controller.model_definition import ModelDefinition
+from controller.model_definition import ModelDefinition, Port
 from controller.service import FORCE_MAX_S, DeploymentApplied
 
 NUMBER_MAX = 2**31 - 1
@@ -212,7 +212,7 @@ class RegisterWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """A replica that somebody else runs."""
 
     host: Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
-    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    port: Port
 
 
 class RevisionWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

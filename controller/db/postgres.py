@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from controller.db.server import Purpose, Server, StoodInTheWay
 from controller.errors import ControllerError, DatabaseUnreachable, InvalidInput
+from controller.model_definition import PORT_MAX
 from probe.layers import mask_url
 
 POOL_SIZE: Final = 5
@@ -53,7 +54,6 @@ PARAMETERS: Final = (
 """What a URL may carry after its question mark, named as in libpq. Others would become settings
 of the session, which a pooler refuses or gives to a stranger."""
 
-PORT_MAX: Final = 65_535
 FILES: Final = ("sslcert", "sslcrl", "sslkey", "sslrootcert")
 """Of these, what names a file: the driver says of one that is absent as little as of a socket."""
 

@@ -29,9 +29,9 @@ from controller.model import (
     SubStep,
     Traffic,
 )
+from controller.model_definition import PORT_MAX
 
 _HOST: Final = re.compile(r"[0-9A-Za-z._:-]{1,253}\Z")
-_MAX_PORT: Final = 65_535
 
 
 def check_address(host: str, port: int) -> None:
@@ -42,8 +42,8 @@ def check_address(host: str, port: int) -> None:
     """
     if not _HOST.match(host):
         raise InvalidInput(f"host {host!r}: give a host name or an address, without a port")
-    if not 1 <= port <= _MAX_PORT:
-        raise InvalidInput(f"port {port}: give a number from 1 to {_MAX_PORT}")
+    if not 1 <= port <= PORT_MAX:
+        raise InvalidInput(f"port {port}: give a number from 1 to {PORT_MAX}")
 
 
 async def register(write: Write, seen: Deployment, *, host: str, port: int, actor: str) -> Route:

@@ -20,11 +20,11 @@ from controller.model import (
     RouteStatus,
     Stage,
 )
+from controller.model_definition import PORT_MAX
 from controller.provision.port import Order, Provisioner, Session, SessionState
 from controller.reconcile.handler import Plan, RouteHandler, Schedule, World
 from controller.route.guard.evidence import may_still_serve
 from controller.route.leave import leave
-from controller.settings import PORT_MAX
 
 log = structlog.get_logger()
 

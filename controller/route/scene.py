@@ -7,6 +7,7 @@ from controller.explanation import Clockwork, Happened
 from controller.model import Deployment, Route, RouteChange
 from controller.route.gates import Bars
 from controller.route.orphans import known_revisions
+from controller.route.warmup import observed_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +47,11 @@ class Scene:
 
     @property
     def warmed_s(self) -> float:
-        """Return how much of its time to warm up is over: HOLD, and a new leader, begin it anew."""
-        watched_s = 0.0 if self.bars.hold else self.bars.view.clear_for_s
-        return min(self.stay_s - self.still_ms / 1000, watched_s)
+        """Return how much of its time to warm up is over."""
+        if self.bars.hold:
+            return 0.0
+        stay_ms = self.now_ms - self.route.entered_at_ms
+        return observed_s(stay_ms, self.still_ms, self.bars.view)
 
     @property
     def stay_s(self) -> float:

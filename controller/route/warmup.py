@@ -55,8 +55,12 @@ def decide(
             return None
     if hold or blind_to(route, view):
         return None
-    observed_s = min((warming_ms - still_ms) / 1000, view.clear_for_s)
-    return _expire(route, check, evidence, observed_s=observed_s)
+    return _expire(route, check, evidence, observed_s=observed_s(warming_ms, still_ms, view))
+
+
+def observed_s(warming_ms: int, still_ms: int, view: BusView) -> float:
+    """Return how much of a stay in WARMING_UP counts: a new leader, and a HOLD, begin it anew."""
+    return min((warming_ms - still_ms) / 1000, view.clear_for_s)
 
 
 def _promote(route: Route, deployment: Deployment, *, message: str) -> RouteChange:

@@ -102,21 +102,16 @@ class Play:
 
     def _steer(self, step: Step) -> None:
         verbs = self._world.verbs
-        match step.do:
-            case Do.PAUSE:
-                verbs.pause(step.of)
-            case Do.RESUME:
-                verbs.resume(step.of)
-            case Do.PROMOTE:
-                verbs.promote(step.of)
-            case Do.ABORT:
-                verbs.abort(step.of)
-            case Do.RETRY:
-                verbs.retry(step.of)
-            case Do.ROLLBACK:
-                verbs.rollback(step.of)
-            case _:
-                verbs.delete(step.of)
+        asked = {
+            Do.PAUSE: verbs.pause,
+            Do.RESUME: verbs.resume,
+            Do.PROMOTE: verbs.promote,
+            Do.ABORT: verbs.abort,
+            Do.RETRY: verbs.retry,
+            Do.ROLLBACK: verbs.rollback,
+            Do.DELETE: verbs.delete,
+        }
+        asked[step.do](step.of)
 
     def _hurt(self, step: Step) -> None:
         deployment = self._world.rows.deployment(step.of)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import anyio
 import msgspec
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select
 
 from controller.change import applied
 from controller.db import activation, outbox, tables
@@ -20,12 +20,7 @@ from controller.lease import Lease
 from controller.model import Health, RouteStatus
 from controller.service import Service
 from tests.fakes.database import SPEC, a_deployment, change, rows, running_routes
-from tests.fakes.prober import until
-
-_WAITING = text(
-    "SELECT count(*) FROM pg_stat_activity "
-    "WHERE datname = current_database() AND wait_event_type = 'Lock'"
-)
+from tests.fakes.locks import until_somebody_waits
 
 
 @pytest.fixture
@@ -33,14 +28,6 @@ async def database(postgres_url: str) -> AsyncIterator[Database]:
     opened = open_database(postgres_url)
     yield opened
     await opened.close()
-
-
-async def until_somebody_waits(database: Database, writers: int = 1) -> None:
-    async def they_wait() -> bool:
-        async with database.read() as connection:
-            return int((await connection.execute(_WAITING)).scalar_one()) >= writers
-
-    await until(they_wait)
 
 
 async def test_verb_that_waited_decides_on_what_the_one_before_it_left(database: Database) -> None:

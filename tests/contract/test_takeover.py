@@ -14,15 +14,11 @@ from controller.db.tables import leader_lease
 from controller.errors import DatabaseUnreachable, LeaseLost
 from controller.lease import PATIENCE_S, Lease
 from tests.fakes.database import expire_lease, rows
-from tests.fakes.prober import until
+from tests.fakes.locks import until_somebody_waits
 
 SOON_S = 10.0
 """Without the rule under test it would be never."""
 _TAKE = text("UPDATE leader_lease SET epoch = epoch + 1")
-_WAITING = text(
-    "SELECT count(*) FROM pg_stat_activity "
-    "WHERE datname = current_database() AND wait_event_type = 'Lock'"
-)
 
 
 @pytest.fixture
@@ -116,18 +112,13 @@ async def test_standbys_that_queue_cut_off_the_leader_and_not_each_other(
         async with first.write(epoch=None) as write:
             await write.connection.execute(_TAKE)
 
-    async def somebody_waits() -> bool:
-        async with server.read() as connection:
-            waiting: int = (await connection.execute(_WAITING)).scalar_one()
-        return waiting == 1
-
     try:
         await stopped.execute("BEGIN")
         await stopped.fetch("SELECT epoch FROM leader_lease FOR KEY SHARE")
         with anyio.fail_after(SOON_S):
             async with anyio.create_task_group() as group:
                 group.start_soon(wait_for_it)
-                await until(somebody_waits)
+                await until_somebody_waits(server)
                 async with (
                     server.write(epoch=None) as write,
                     clears_the_way(server, write.connection, after_s=0.2),
